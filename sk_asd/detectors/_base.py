@@ -1,0 +1,140 @@
+"""What all detectors share: the door, the threshold and scikit-learn's signs."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from sk_asd.utils._containers import is_clip_table, plain
+from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
+from sk_asd.utils._thresholds import normal_threshold
+
+
+class BaseDetector(OutlierMixin, BaseEstimator):
+    """Base of the detectors.
+
+    A subclass writes ``_fit(X)``, which learns and returns the scores of the training clips, and
+    ``_score(X)``, which returns those of new ones; both high = normal. It may set
+    ``_min_clips``, the fewest training clips it can work with.
+    """
+
+    _parameter_constraints: dict = {
+        "contamination": [Interval(Real, 0, 0.5, closed="right")],
+        "threshold": [StrOptions({"quantile", "gamma"})],
+    }
+    _min_clips = 2
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Fit the detector to normal clips.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_features)
+            Embeddings or pooled features of normal clips.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            If there are too few clips, NaN or infinite values, or only constant features.
+        """
+        X = self._validate(X, reset=True)
+        if not np.ptp(X, axis=0).any():
+            raise ValueError(
+                f"All {X.shape[1]} features are constant over the {X.shape[0]} training clips: "
+                "there is nothing to learn from. Are the recordings silent or copies of one clip?"
+            )
+        self.training_scores_ = np.asarray(self._fit(X), dtype=np.float64)
+        self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
+        return self
+
+    def score_samples(self, X):
+        """Normality of clips.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_features)
+            Embeddings or pooled features.
+
+        Returns
+        -------
+        ndarray of shape (n_clips,)
+            Scores, high = normal.
+        """
+        check_is_fitted(self)
+        return np.asarray(self._score(self._validate(X, reset=False)), dtype=np.float64)
+
+    def decision_function(self, X):
+        """Scores relative to the threshold.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_features)
+            Embeddings or pooled features.
+
+        Returns
+        -------
+        ndarray of shape (n_clips,)
+            ``score_samples(X) - offset_``; negative = abnormal.
+        """
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Decide whether new clips are normal.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_features)
+            Embeddings or pooled features.
+
+        Returns
+        -------
+        ndarray of shape (n_clips,)
+            +1 for normal, −1 for abnormal.
+        """
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def fit_predict(self, X, y=None):
+        """Fit, and decide on the training clips themselves.
+
+        Unlike ``fit(X).predict(X)`` this uses ``training_scores_``, in which no clip vouches for
+        itself where the detector memorises its training clips.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_features)
+            Embeddings or pooled features.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        ndarray of shape (n_clips,)
+            +1 for normal, −1 for abnormal.
+        """
+        self.fit(X)
+        return np.where(self.training_scores_ >= self.offset_, 1, -1)
+
+    def _validate(self, X, reset):
+        if is_clip_table(X):
+            raise ValueError(
+                f"{type(self).__name__} takes embeddings or pooled features, not a clip table: put "
+                "a feature extractor such as LogMel and TimePooling before it in a Pipeline."
+            )
+        X = plain(X)
+        if len(getattr(X, "shape", ())) == 3:
+            raise ValueError(
+                f"{type(self).__name__} takes 2-D arrays (n_clips, n_features), found shape "
+                f"{X.shape}: put TimePooling or an embedder before it."
+            )
+        # A minimum above 1 would make scikit-learn refuse to score a single clip.
+        minimum = self._min_clips if reset else 1
+        return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=minimum)

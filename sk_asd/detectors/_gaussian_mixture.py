@@ -1,0 +1,136 @@
+"""Likelihood under a mixture of Gaussians."""
+
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import KFold
+
+from sk_asd.detectors._base import BaseDetector
+from sk_asd.utils._sklearn import Interval, StrOptions
+
+
+class GaussianMixtureDetector(BaseDetector):
+    r"""Log-likelihood under a Gaussian mixture.
+
+    With ranking-pooled log-mel features this is TWFR-GMM [1]_.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of Gaussians.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        Form of the covariances.
+    reg_covar : float, default=1e-6
+        Constant added to the diagonals, in squared units of the features.
+    density : {"mixture", "max_component"}, default="mixture"
+        :math:`\log \sum_k w_k N_k(x)`, or :math:`\max_k \log N_k(x)` without the weights, as [1]_.
+    cv : int, default=None
+        With an integer, ``training_scores_`` are those of mixtures fitted without the clip's fold,
+        which is the honest choice for thresholds with few clips and many features; None takes the
+        scores of the fitted mixture itself.
+    n_init : int, default=1
+        Number of initialisations.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initialisation and of the folds.
+    contamination : float, default=0.1
+        Share of normal clips below the threshold; it sets ``offset_`` and never the scores.
+    threshold : {"quantile", "gamma"}, default="quantile"
+        How the threshold is taken from ``training_scores_``.
+
+    Attributes
+    ----------
+    training_scores_ : ndarray of shape (n_clips,)
+        Scores of the training clips, cross-fitted if `cv` is given.
+    offset_ : float
+        Threshold on ``score_samples``.
+    mixture_ : GaussianMixture
+        The fitted mixture.
+    n_features_in_ : int
+        Number of features.
+
+    References
+    ----------
+    .. [1] Guan, J. et al. "Time-weighted frequency domain audio representation with GMM estimator
+       for anomalous sound detection", ICASSP 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_asd.detectors import GaussianMixtureDetector
+    >>> X = np.array([[-1.0], [1.0]])
+    >>> GaussianMixtureDetector(reg_covar=0.0).fit(X).score_samples([[0.0]]).round(4)
+    array([-0.9189])
+    """
+
+    _parameter_constraints: dict = {
+        **BaseDetector._parameter_constraints,
+        "n_components": [Interval(Integral, 1, None, closed="left")],
+        "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
+        "reg_covar": [Interval(Real, 0, None, closed="left")],
+        "density": [StrOptions({"mixture", "max_component"})],
+        "cv": [Interval(Integral, 2, None, closed="left"), None],
+        "n_init": [Interval(Integral, 1, None, closed="left")],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        covariance_type="full",
+        reg_covar=1e-6,
+        density="mixture",
+        cv=None,
+        n_init=1,
+        random_state=None,
+        contamination=0.1,
+        threshold="quantile",
+    ):
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.reg_covar = reg_covar
+        self.density = density
+        self.cv = cv
+        self.n_init = n_init
+        self.random_state = random_state
+        self.contamination = contamination
+        self.threshold = threshold
+
+    def _fit(self, X):
+        needed = max(self.n_components, self.cv or 0)
+        if len(X) < needed:
+            raise ValueError(
+                f"n_components={self.n_components} and cv={self.cv} need at least {needed} "
+                f"training clips, found n_samples = {len(X)}."
+            )
+        self.mixture_ = self._fit_mixture(X)
+        if self.cv is None:
+            return self._log_density(self.mixture_, X)
+        scores = np.empty(len(X))
+        folds = KFold(self.cv, shuffle=True, random_state=self.random_state)
+        for train, held_out in folds.split(X):
+            scores[held_out] = self._log_density(self._fit_mixture(X[train]), X[held_out])
+        return scores
+
+    def _fit_mixture(self, X):
+        return GaussianMixture(
+            self.n_components,
+            covariance_type=self.covariance_type,
+            reg_covar=self.reg_covar,
+            n_init=self.n_init,
+            random_state=self.random_state,
+        ).fit(X)
+
+    def _score(self, X):
+        return self._log_density(self.mixture_, X)
+
+    def _log_density(self, mixture, X):
+        log_density = mixture.score_samples(X)
+        if self.density == "mixture":
+            return log_density
+        # log N_k = log p + log r_k - log w_k. The responsibility of the largest N_k is at least
+        # its weight, so the maximum never underflows.
+        with np.errstate(divide="ignore"):
+            log_ratio = np.log(mixture.predict_proba(X)) - np.log(mixture.weights_)
+        return log_density + log_ratio.max(axis=1)

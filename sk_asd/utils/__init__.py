@@ -1,0 +1,1 @@
+"""Utilities, among them :mod:`sk_asd.utils.estimator_checks`."""

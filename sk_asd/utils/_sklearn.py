@@ -1,0 +1,29 @@
+"""The only module that imports private names of scikit-learn.
+
+A scikit-learn release that moves one of them breaks this file and no other.
+"""
+
+from sklearn.base import _fit_context
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Hidden,
+    Interval,
+    Options,
+    StrOptions,
+    validate_params,
+)
+from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.validation import _check_feature_names_in, _num_samples
+
+__all__ = [
+    "HasMethods",
+    "Hidden",
+    "Interval",
+    "Options",
+    "StrOptions",
+    "_check_feature_names_in",
+    "_fit_context",
+    "_num_samples",
+    "_wrap_data_with_container",
+    "validate_params",
+]

@@ -1,0 +1,32 @@
+"""Decision thresholds from the scores of normal training clips."""
+
+import numpy as np
+from scipy import stats
+
+
+def normal_threshold(scores, contamination, method="quantile"):
+    """Score below which a clip is called abnormal.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_clips,)
+        Scores of normal training clips, high = normal.
+    contamination : float
+        Share of normal clips that may be called abnormal.
+    method : {"quantile", "gamma"}
+        Empirical quantile, or that of a three-parameter gamma distribution fitted to the anomaly
+        scores, as in the official baseline of DCASE 2022 task 2; by moments, since maximum
+        likelihood runs away on heavy tails.
+
+    Returns
+    -------
+    float
+        The threshold.
+    """
+    if method == "quantile" or np.ptp(scores) == 0:
+        return float(np.quantile(scores, contamination))
+    anomaly = -scores
+    # Pearson III is the gamma distribution in terms of mean, standard deviation and skewness, and
+    # goes on where the skewness is zero or negative.
+    fitted = stats.pearson3(stats.skew(anomaly), loc=anomaly.mean(), scale=anomaly.std())
+    return float(-fitted.ppf(1 - contamination))

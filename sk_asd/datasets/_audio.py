@@ -1,0 +1,235 @@
+"""Reading and writing one sound file, with errors that name it."""
+
+import contextlib
+import functools
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import soundfile as sf
+
+# Other spellings of extensions that soundfile.available_formats lists. RAW has no header to read.
+_EXTENSIONS = {"aif", "aifc", "oga", "opus"}
+_HEADERLESS = {"raw"}
+
+# libsndfile shortens a truncated wav or aiff file silently, but tells so in its log.
+_SHORT_CHUNK = re.compile(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+# Writers that stream do not know the size yet and leave the largest one in the header.
+_STREAMED = 0x7FFFF000
+_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+class AudioInfo(NamedTuple):
+    """What the header of a sound file says.
+
+    Attributes
+    ----------
+    sr : int
+        Sample rate in Hz.
+    frames : int
+        Samples per channel.
+    channels : int
+        Number of channels.
+    missing : int
+        Samples per channel that the header promises beyond the end of the file.
+    """
+
+    sr: int
+    frames: int
+    channels: int
+    missing: int
+
+
+@functools.cache
+def audio_suffixes():
+    """Return the file suffixes that can be read, in lower case and with the dot.
+
+    Returns
+    -------
+    frozenset of str
+        From :func:`soundfile.available_formats`, such as ``".wav"`` and ``".flac"``.
+    """
+    known = {name.lower() for name in sf.available_formats()} - _HEADERLESS
+    return frozenset(f".{name}" for name in known | _EXTENSIONS)
+
+
+def _missing_frames(file):
+    """Samples per channel that the header of an open file promises and the file does not hold."""
+    short = _SHORT_CHUNK.search(file.extra_info)
+    if short is None:
+        return 0
+    promised, found = map(int, short.groups())
+    if promised >= _STREAMED or promised <= found:
+        return 0
+    n_bytes = file.channels * _BYTES.get(file.subtype, 1)
+    return -(-(promised - found) // n_bytes)  # rounded up, as the last sample may be cut in half
+
+
+@contextlib.contextmanager
+def open_audio(path):
+    """Open a sound file for reading; every failure inside names the file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Yields
+    ------
+    file : soundfile.SoundFile
+        The open file.
+    missing : int
+        Samples per channel that the header promises beyond the end of the file.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IsADirectoryError
+        If `path` is a folder.
+    ValueError
+        If the file cannot be decoded.
+    """
+    path = os.fspath(path)
+    try:
+        with sf.SoundFile(path) as file:
+            yield file, _missing_frames(file)
+    except sf.SoundFileError as error:
+        if not os.path.exists(path):
+            raise FileNotFoundError(f"No such sound file: {path}") from None
+        if os.path.isdir(path):
+            raise IsADirectoryError(f"Expected a sound file, found a folder: {path}") from None
+        if not os.access(path, os.R_OK):
+            raise PermissionError(f"No permission to read the sound file: {path}") from None
+        reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
+        size = os.path.getsize(path)
+        raise ValueError(f"Cannot read the sound file {path} ({size} bytes): {reason}.") from error
+
+
+def audio_info(path):
+    """Read the header of a sound file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Returns
+    -------
+    AudioInfo
+        Sample rate, samples, channels and the samples that are missing at the end.
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`read_audio`, except that a truncated file is reported in ``missing``.
+    """
+    with open_audio(path) as (file, missing):
+        return AudioInfo(file.samplerate, file.frames, file.channels, missing)
+
+
+def read_audio(path, *, channel=0, start=0, frames=-1):
+    """Read one channel of a sound file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file, in any format that soundfile reads.
+    channel : int, default=0
+        The channel, counted from 0.
+    start : int, default=0
+        First sample to read.
+    frames : int, default=-1
+        Samples to read, fewer where the file ends before; -1 reads to the end.
+
+    Returns
+    -------
+    y : ndarray of shape (n_samples,), float32
+        Samples in [-1, 1] for integer formats.
+    sr : int
+        Sample rate in Hz.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    IsADirectoryError, PermissionError
+        If `path` is a folder, or may not be read.
+    ValueError
+        If the file is corrupt or truncated, or if it lacks the channel or the first sample.
+    """
+    with open_audio(path) as (file, missing):
+        if not 0 <= channel < file.channels:
+            raise ValueError(
+                f"{path} has {file.channels} channel(s); there is no channel {channel}."
+            )
+        if not 0 <= start <= file.frames:
+            raise ValueError(f"{path} has {file.frames} samples; cannot start at sample {start}.")
+        available = file.frames - start
+        expected = available if frames < 0 else min(frames, available)
+        if start:
+            file.seek(start)
+        y = file.read(expected, dtype="float32", always_2d=True)
+        missing = max(missing, expected - len(y))
+        if missing:
+            raise ValueError(
+                f"The sound file {path} is truncated: its header promises {missing} more samples "
+                f"than it holds."
+            )
+        # A column of several channels is a view with gaps: copy it, and free the other channels.
+        y = y[:, 0] if y.shape[1] == 1 else y[:, channel].copy()
+        return y, file.samplerate
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Give a temporary file name beside `path` that becomes `path` when all has gone well.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to write. Its folder must exist.
+
+    Yields
+    ------
+    pathlib.Path
+        The temporary name, with the same suffix.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".tmp_{uuid.uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_audio(path, y, sr, *, subtype=None):
+    """Write a sound file; a half-written one never appears under its name.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file; its suffix decides the format. Missing folders are made.
+    y : array-like of shape (n_samples,) or (n_samples, n_channels)
+        Samples in [-1, 1].
+    sr : int
+        Sample rate in Hz.
+    subtype : str, optional
+        Sample format, such as ``"PCM_16"`` or ``"FLOAT"``; by default the format's own
+        (16 bits for wav and flac).
+
+    Raises
+    ------
+    ValueError
+        If the suffix names no known format.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in audio_suffixes():
+        raise ValueError(f"Cannot write {path}: {path.suffix!r} is no suffix of a sound format.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
+        sf.write(temporary, np.asarray(y), sr, subtype=subtype)

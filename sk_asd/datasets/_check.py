@@ -1,0 +1,302 @@
+"""Findings on the recordings of a clip table, before any training."""
+
+import hashlib
+from collections import Counter
+from numbers import Integral, Real
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from tqdm import tqdm
+
+from sk_asd.datasets._audio import audio_info, open_audio, read_audio
+from sk_asd.utils._containers import check_clip_table
+from sk_asd.utils._sklearn import Interval, validate_params
+
+PROBLEMS = (
+    "unreadable",
+    "truncated",
+    "sample_rate",
+    "channels",
+    "length",
+    "nan",
+    "silent",
+    "clipped",
+    "duplicate_label",
+    "duplicate",
+)
+
+_MIN_RUN = 3  # samples in a row at the rail that make a flat top
+_MIN_PEAK = 0.05  # quieter clips have flat tops by quantisation
+_NEAR = 0.01  # the band below the rail, as a part of it
+
+
+class _Clip(NamedTuple):
+    """What one clip looks like; `findings` holds pairs of problem and detail."""
+
+    findings: list
+    sr: int | None = None
+    n_channels: int | None = None
+    n_samples: int | None = None
+    digest: bytes | None = None
+
+
+@validate_params(
+    {
+        "clips": [pd.DataFrame],
+        "n_jobs": [Integral, None],
+        "sr": [Interval(Integral, 1, None, closed="left"), None],
+        "silence_db": [Interval(Real, None, 0, closed="right")],
+        "clip_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "verbose": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def check_clips(
+    clips, *, n_jobs=None, sr=None, silence_db=-80.0, clip_fraction=1e-3, verbose=False
+):
+    """Read every recording of a clip table and report what is wrong with it.
+
+    Clips are decoded in threads, one clip at a time in each, so that memory stays small.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        A clip table. Sound in the column ``path`` or ``audio``; where there are both, in ``audio``.
+    n_jobs : int, optional
+        Number of threads; None means 1 unless in a :class:`joblib.parallel_config` context, and -1
+        all processors.
+    sr : int, optional
+        Sample rate that the clips should have, in Hz. By default the most frequent one.
+    silence_db : float, default=-80.0
+        A clip is silent if its RMS, without the mean, is at most this, in dB of full scale. The
+        noise of 16-bit quantisation alone has −101 dB, a quiet but live microphone more than −70.
+    clip_fraction : float, default=1e-3
+        A clip is clipped if more than this fraction of its samples lies in flat tops. See Notes.
+    verbose : bool, default=False
+        Show a progress bar.
+
+    Returns
+    -------
+    DataFrame
+        One row a finding, in the order of the clips, with the columns ``path`` (for clips without
+        one: ``"clip <index>"``), ``problem`` and ``detail``. No row if all is well. Problems are
+
+        - "unreadable": the file is missing, or no sound can be decoded from it.
+        - "truncated": the header promises more samples than there are.
+        - "sample_rate": other than `sr`, or than most clips have.
+        - "channels", "length": other than most clips of the machine have.
+        - "nan": samples are NaN or infinite.
+        - "silent", "clipped": see `silence_db` and `clip_fraction`.
+        - "duplicate_label": the same samples as a clip with another label, or once in the training
+          and once in the test split.
+        - "duplicate": the same samples as a clip before.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `clips` is no clip table.
+
+    Notes
+    -----
+    A loud clip touches full scale now and then; a clipped one stays there. So a sample counts as
+    flat top if it is one of at least three in a row at the clip's own highest or lowest value
+    (within one step of 16 bits); this finds clipping before the converter, and clips that were
+    scaled afterwards, too. Extremes below 0.05 do not count, because quantisation flattens quiet
+    clips, nor do those below which the values crowd, as they do in a pure tone: at least half as
+    many samples must lie at the extreme as in the 1 % below it.
+
+    Duplicates are found by a hash of the decoded samples, not of the files: wav and flac of one
+    recording are equal. Silent clips are not compared.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import pandas as pd
+    >>> from sk_asd.datasets import check_clips
+    >>> y = np.sin(np.arange(16000.0))
+    >>> clips = pd.DataFrame({"audio": [y, 0 * y, y], "sr": 16000, "machine": "fan"})
+    >>> check_clips(clips)[["path", "problem"]].values.tolist()
+    [['clip 1', 'silent'], ['clip 2', 'duplicate']]
+    """
+    check_clip_table(clips)
+    names = _names(clips)
+    sounds = clips["audio" if "audio" in clips.columns else "path"]
+    rates = clips["sr"] if "sr" in clips.columns else [None] * len(clips)
+    jobs = (
+        delayed(_examine)(sound, rate, silence_db, clip_fraction)
+        for sound, rate in zip(sounds, rates)
+    )
+    seen = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
+    seen = list(tqdm(seen, total=len(clips), desc="Checking", unit="clip", disable=not verbose))
+
+    machines = clips["machine"].tolist() if "machine" in clips.columns else [None] * len(clips)
+    machines = [None if pd.isna(machine) else machine for machine in machines]
+    findings = [list(clip.findings) for clip in seen]
+    _compare_rates(seen, sr, findings)
+    _compare_within_machines(seen, machines, findings)
+    _compare_samples(clips, seen, names, findings)
+    order = {problem: rank for rank, problem in enumerate(PROBLEMS)}
+    rows = [
+        (name, problem, detail)
+        for name, found in zip(names, findings)
+        for problem, detail in sorted(found, key=lambda pair: order[pair[0]])
+    ]
+    return pd.DataFrame(rows, columns=["path", "problem", "detail"], dtype=object)
+
+
+def _names(clips):
+    """What to call each clip."""
+    paths = clips["path"].tolist() if "path" in clips.columns else [None] * len(clips)
+    return [f"clip {i}" if pd.isna(p) else str(p) for i, p in zip(clips.index, paths)]
+
+
+def _examine(sound, sr, silence_db, clip_fraction):
+    """Read one clip and look at it alone."""
+    findings = []
+    if isinstance(sound, np.ndarray | list | tuple):
+        y = np.asarray(sound)
+        sr = None if pd.isna(sr) else int(sr)
+        if y.ndim != 1 or y.dtype.kind not in "fiu":
+            detail = f"expected a 1-D array of numbers, found shape {y.shape}, dtype {y.dtype}"
+            return _Clip([("unreadable", detail)])
+        y = y.astype(np.float32, copy=False)[:, None]
+    else:
+        try:
+            y, sr, problem = _decode(sound)
+        except (OSError, ValueError, TypeError) as error:
+            return _Clip([("unreadable", str(error))])
+        if problem is not None:
+            return _Clip([problem])
+    n_samples, n_channels = y.shape
+    clip = _Clip(findings, sr, n_channels, n_samples)
+    if n_samples == 0:
+        findings.append(("unreadable", "the clip holds no samples"))
+        return clip._replace(n_samples=None)
+    n_bad = y.size - np.isfinite(y).sum()
+    if n_bad:
+        findings.append(("nan", f"{n_bad} of {y.size} samples are NaN or infinite"))
+        return clip
+    rms = np.sqrt(np.mean((y - y.mean(axis=0)) ** 2, dtype=np.float64))
+    level = 20 * np.log10(max(rms, 1e-30))
+    if level <= silence_db:
+        shown = f"RMS {level:.1f} dB of full scale" if rms > 1e-30 else "all samples are equal"
+        findings.append(("silent", shown))
+        return clip
+    flat = max(_flat_fraction(channel) for channel in y.T)
+    if flat > clip_fraction:
+        findings.append(("clipped", f"{flat:.2%} of the samples are in flat tops"))
+    digest = hashlib.blake2b(np.ascontiguousarray(y), digest_size=16).digest()
+    return clip._replace(digest=digest)
+
+
+def _decode(path):
+    """Samples of all channels, the rate, and a pair of problem and detail if the end is missing."""
+    try:
+        with open_audio(path) as (file, missing):
+            promised = file.frames + missing
+            y, sr = file.read(dtype="float32", always_2d=True), file.samplerate
+    except ValueError:
+        # Compressed formats break off with an error. Where the last sample is out of reach, too,
+        # the rest of the file is missing; else only a part of it is corrupt.
+        info = audio_info(path)
+        if _is_readable(path, info.frames - 1):
+            raise
+        detail = f"the header promises {info.frames} samples, the last ones are missing"
+        return None, info.sr, ("truncated", detail)
+    if len(y) == promised:
+        return y, sr, None
+    detail = f"the header promises {promised} samples, {promised - len(y)} are missing"
+    return y, sr, ("truncated", detail)
+
+
+def _is_readable(path, sample):
+    """Whether one sample of a file can be decoded."""
+    try:
+        return len(read_audio(path, start=sample, frames=1)[0]) == 1
+    except ValueError:
+        return False
+
+
+def _flat_fraction(y):
+    """Fraction of samples in flat tops at the extremes of one channel."""
+    n_flat = 0
+    for sign in (1, -1):
+        rail = np.max(sign * y)
+        if rail < _MIN_PEAK:
+            continue
+        at_rail = sign * y >= rail - 2**-15
+        n_near = np.count_nonzero(sign * y >= rail * (1 - _NEAR)) - np.count_nonzero(at_rail)
+        if np.count_nonzero(at_rail) < n_near / 2:
+            continue
+        edges = np.flatnonzero(np.diff(at_rail, prepend=False, append=False))
+        runs = edges[1::2] - edges[::2]
+        n_flat += runs[runs >= _MIN_RUN].sum()
+    return n_flat / len(y)
+
+
+def _compare_rates(seen, sr, findings):
+    """Report rates other than the wanted, or the most frequent one."""
+    rates = Counter(clip.sr for clip in seen if clip.sr is not None)
+    if not rates:
+        return
+    wanted = rates.most_common(1)[0][0] if sr is None else sr
+    source = f"{rates[wanted]} of {rates.total()} clips have" if sr is None else "expected"
+    for clip, found in zip(seen, findings):
+        if clip.sr not in (None, wanted):
+            found.append(("sample_rate", f"{clip.sr} Hz; {source} {wanted} Hz"))
+
+
+def _compare_within_machines(seen, machines, findings):
+    """Report channels and lengths other than the most frequent ones of a machine."""
+    for problem, field, unit in (
+        ("channels", "n_channels", "channels"),
+        ("length", "n_samples", "samples"),
+    ):
+        counts = {}
+        for clip, machine in zip(seen, machines):
+            if getattr(clip, field) is not None:
+                counts.setdefault(machine, Counter())[getattr(clip, field)] += 1
+        for clip, machine, found in zip(seen, machines, findings):
+            value = getattr(clip, field)
+            if value is None:
+                continue
+            usual, n_usual = counts[machine].most_common(1)[0]
+            if value != usual:
+                where = "" if machine is None else f" of {machine!r}"
+                total = counts[machine].total()
+                detail = f"{value} {unit}; {n_usual} of {total} clips{where} have {usual}"
+                found.append((problem, detail))
+
+
+def _compare_samples(clips, seen, names, findings):
+    """Report clips with the same samples, and whether their labels or splits contradict."""
+    known = [
+        clips[column].tolist() if column in clips.columns else [None] * len(clips)
+        for column in ("label", "split")
+    ]
+    known = list(zip(*([None if pd.isna(v) else v for v in values] for values in known)))
+    groups = {}
+    for i, clip in enumerate(seen):
+        if clip.digest is not None:
+            groups.setdefault(clip.digest, []).append(i)
+    for group in groups.values():
+        for place, i in enumerate(group[1:], 1):
+            others = group[:place]
+            clash = next((j for j in others if _contradict(known[i], known[j])), None)
+            if clash is None:
+                findings[i].append(("duplicate", f"same samples as {names[others[0]]}"))
+            else:
+                here, there = (_describe(known[k]) for k in (i, clash))
+                detail = f"{here}; same samples as {names[clash]} ({there})"
+                findings[i].append(("duplicate_label", detail))
+
+
+def _contradict(one, other):
+    """Whether two clips with the same samples have other labels, or are in other splits."""
+    return any(a is not None and b is not None and a != b for a, b in zip(one, other))
+
+
+def _describe(label_and_split):
+    return ", ".join(str(value) for value in label_and_split if value is not None)

@@ -1,0 +1,8 @@
+"""Features of clips: from waveforms to arrays that carry the labels of their clips."""
+
+from sk_asd.features._labelled import Labelled
+from sk_asd.features._logmel import LogMel
+from sk_asd.features._pooling import TimePooling
+from sk_asd.features._stft import STFT
+
+__all__ = ["STFT", "Labelled", "LogMel", "TimePooling"]

@@ -1,0 +1,161 @@
+"""Statistics over time."""
+
+from numbers import Real
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils import gen_batches
+from sklearn.utils.validation import check_is_fitted
+
+from sk_asd.features._labelled import KeepLabels
+from sk_asd.utils._containers import is_labelled, wrap
+from sk_asd.utils._sklearn import Interval, _check_feature_names_in, _fit_context
+from sk_asd.utils._validation import check_features
+
+_BLOCK_BYTES = 4 * 2**20
+_STATISTICS = ("mean", "std", "max", "gwrp")
+
+
+class TimePooling(KeepLabels, TransformerMixin, BaseEstimator):
+    """Statistics over the frames of every bin: from spectrograms to one vector a clip.
+
+    Parameters
+    ----------
+    statistics : sequence of {"mean", "std", "max", "gwrp"}, default=("mean", "std")
+        What to compute, in the order of the result. "gwrp" is global weighted ranking pooling
+        [1]_: the frames of a bin are sorted from high to low, and frame ``j`` has the weight
+        ``r ** j``, the weights being scaled to a sum of 1.
+    r : float, default=1.0
+        Decay of "gwrp", from 0 (the largest value) to 1 (the mean). [2]_ has 1 for steady machines
+        and down to 0.46 for valves.
+
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of bins.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, if `fit` was given a DataFrame with text as names.
+
+    See Also
+    --------
+    LogMel : Log-mel spectrogram.
+
+    References
+    ----------
+    .. [1] Kolesnikov, A. and Lampert, C. H. "Seed, expand and constrain: three principles for
+       weakly-supervised image segmentation", ECCV 2016.
+    .. [2] Guan, J. et al. "Time-weighted frequency domain audio representation with GMM estimator
+       for anomalous sound detection", ICASSP 2023.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sk_asd.features import TimePooling
+    >>> X = np.array([[[4.0, 1.0, 2.0]]])  # one clip, one bin, three frames
+    >>> TimePooling(statistics=("mean", "max", "gwrp"), r=0.5).fit_transform(X)
+    array([[2.33333333, 4.        , 3.        ]])
+    """
+
+    _parameter_constraints: dict = {
+        "statistics": ["array-like"],
+        "r": [Interval(Real, 0, 1, closed="both")],
+    }
+
+    def __init__(self, statistics=("mean", "std"), r=1.0):
+        self.statistics = statistics
+        self.r = r
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Record the number of bins.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_bins, n_frames) or (n_clips, n_bins)
+            Features; a 2-D array is one frame a clip.
+        y : Ignored
+            Not used, present by convention.
+
+        Returns
+        -------
+        self : object
+            The fitted transformer.
+
+        Raises
+        ------
+        ValueError
+            If `statistics` is empty, has a repeated or an unknown name, or if `X` is no finite
+            array of features.
+        """
+        unknown = [s for s in self.statistics if s not in _STATISTICS]
+        if len(self.statistics) == 0 or unknown or len(set(self.statistics)) < len(self.statistics):
+            raise ValueError(
+                f"The 'statistics' parameter must be a sequence of different names out of "
+                f"{_STATISTICS}, got {self.statistics!r}."
+            )
+        self._features(X, reset=True)
+        self._bin = X.dims[1] if is_labelled(X) else None
+        return self
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the output features, such as ``"mean_mel0"``.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Names of the bins; None is the column names seen in `fit`, or ``mel0, mel1, ...`` for
+            a labelled array with bins of that name, or ``x0, x1, ...``.
+
+        Returns
+        -------
+        ndarray of str
+            Names in the order of the output.
+        """
+        check_is_fitted(self)
+        if input_features is None and self._bin is not None:
+            names = [f"{self._bin}{i}" for i in range(self.n_features_in_)]
+        else:
+            names = _check_feature_names_in(self, input_features)
+        return np.array([f"{s}_{name}" for s in self.statistics for name in names], dtype=object)
+
+    def _transform(self, X):
+        check_is_fitted(self)
+        features = self._features(X, reset=False)
+        n_clips, n_bins, n_frames = features.shape
+        pooled = np.empty((n_clips, len(self.statistics), n_bins), dtype=features.dtype)
+        weights = _ranking_weights(self.r, n_frames).astype(features.dtype)
+        block = max(1, _BLOCK_BYTES // (features.itemsize * n_bins * n_frames))
+        for rows in gen_batches(n_clips, block):
+            # One layout for all inputs, so that sums have one order, whatever clips come along.
+            values = np.ascontiguousarray(features[rows])
+            for i, statistic in enumerate(self.statistics):
+                pooled[rows, i] = _pool(statistic, values, weights)
+        pooled = pooled.reshape(n_clips, -1)
+        return wrap(pooled, X, ("feature",), {"feature": self.get_feature_names_out()})
+
+    def _features(self, X, reset):
+        if is_labelled(X) and X.ndim == 3 and X.dims[2] != "frame":
+            raise ValueError(
+                f"A labelled array of features must have the dimensions ('clip', <bin>, 'frame'), "
+                f"got {X.dims}."
+            )
+        return check_features(self, X, reset=reset, dtype=[np.float64, np.float32])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _ranking_weights(r, n_frames):
+    """Weights of frames sorted from high to low; 0 ** 0 is 1, which makes r = 0 the maximum."""
+    weights = np.power(float(r), np.arange(n_frames))
+    return weights / weights.sum()
+
+
+def _pool(statistic, values, weights):
+    if statistic == "gwrp":
+        ascending = np.sort(values, axis=-1)
+        return np.multiply(ascending, weights[::-1], out=ascending).sum(axis=-1)
+    return getattr(np, statistic)(values, axis=-1)

@@ -1,0 +1,343 @@
+"""The official metrics of DCASE Challenge Task 2."""
+
+import sys
+import warnings
+
+import numpy as np
+import pandas as pd
+from scipy.stats import hmean
+from sklearn.metrics import roc_auc_score
+
+from sk_asd.utils._containers import column_of, is_labelled
+
+LABELS = ("normal", "anomaly")
+DOMAINS = ("source", "target")
+
+
+def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
+    """Compute the official metrics of DCASE Task 2 per section, per machine and in total.
+
+    Only test clips with a label count. Rows whose ``split`` is not ``"test"`` (training and
+    supplemental clips) are ignored, whatever their scores; without a column ``split`` every row is
+    a test clip. Test clips without a label are left out with a warning.
+
+    Parameters
+    ----------
+    clips : DataFrame or DataArray
+        Clip table, or an array labelled from one, with ``machine``, ``section`` and ``label``
+        (``"normal"`` or ``"anomaly"``), and under the rules of 2021 and 2022 ``domain``
+        (``"source"`` or ``"target"``). Under those of 2022 an anomaly needs no domain.
+    scores : array-like of shape (n_clips,)
+        Scores as `score_samples` gives them: high = normal. One for every row of `clips`, the
+        ignored ones too. A Series must have the index of `clips`, in any order.
+    rules : {2020, 2021, 2022}, default=2022
+        Year of the rules. Those of 2022 also hold for the years after it.
+    max_fpr : float, default=0.1
+        Largest false positive rate of the partial AUC.
+
+    Returns
+    -------
+    DataFrame
+        Rows: one per machine and section, in order; then one per machine over its sections; then
+        the total, machine ``"total"``. In the rows of totals ``section`` is ``"hmean"`` (2020:
+        ``"mean"``), so that ``table[table["section"] != "hmean"]`` has the sections alone.
+
+        Columns: ``machine``, ``section``, the metrics as fractions of 1, and their mean:
+
+        - 2022: ``auc_source``, ``auc_target``, ``pauc``, ``hmean``;
+        - 2021: ``auc_source``, ``auc_target``, ``pauc_source``, ``pauc_target``, ``hmean``;
+        - 2020: ``auc``, ``pauc``, ``mean``.
+
+        A metric of a domain of which a section has no test clips is NaN.
+
+    Raises
+    ------
+    TypeError
+        If `clips` is neither a DataFrame nor a labelled array.
+    ValueError
+        If a column is missing or has an unknown value, the numbers of clips and scores differ, a
+        score is not finite, no labelled test clip is there, or a section has clips of one class
+        only.
+
+    See Also
+    --------
+    dcase_score : The official number alone.
+    dcase_scorer : The same for `GridSearchCV`.
+
+    Notes
+    -----
+    2022: the AUC of a domain is that of its normal clips against the anomalies of both domains; the
+    partial AUC is that of all clips. 2021: both are of the normal clips and anomalies of one
+    domain. 2020: both are of all clips, whatever their domain.
+
+    The partial AUC is McClish's standardised one (``roc_auc_score(..., max_fpr=0.1)``): chance is
+    0.5, and the least possible value 0.4737.
+
+    2021 and 2022: a mean is the harmonic mean, over the numbers of one column in the columns of
+    metrics of a row of totals, and over all numbers of the row's sections in the column ``hmean``.
+    The last number of the last row is the official score; in 2022 the harmonic mean of 63 numbers,
+    7 machines x 3 sections x 3 metrics. Each number is first raised to the floating-point epsilon,
+    so that an AUC of 0 makes the mean almost 0 and not undefined; NaN are left out.
+
+    2020: means are arithmetic; the total is the mean over machines of their means over sections.
+
+    References
+    ----------
+    Dohi et al., "Description and discussion on DCASE 2022 Challenge Task 2", DCASE Workshop 2022,
+    equations 1 to 3; McClish, "Analyzing a portion of the ROC curve", Medical Decision Making
+    9(3), 1989.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sk_asd.metrics import dcase_scores
+    >>> clips = pd.DataFrame(
+    ...     {
+    ...         "machine": "fan",
+    ...         "section": "00",
+    ...         "domain": ["source", "source", "target", "target", "source", "target"],
+    ...         "label": ["normal"] * 4 + ["anomaly"] * 2,
+    ...     }
+    ... )
+    >>> dcase_scores(clips, [0.9, 0.8, 0.7, 0.3, 0.4, 0.1]).round(3)
+      machine section  auc_source  auc_target   pauc  hmean
+    0     fan      00         1.0        0.75  0.737  0.813
+    1     fan   hmean         1.0        0.75  0.737  0.813
+    2   total   hmean         1.0        0.75  0.737  0.813
+    """
+    year = _year(rules)
+    test = _test_table(clips, scores, year)
+    metrics = {2020: _metrics_2020, 2021: _metrics_2021, 2022: _metrics_2022}[year]
+    keys, rows = [], []
+    for (machine, section), group in test.groupby(["machine", "section"], dropna=False):
+        key = tuple(None if pd.isna(k) else k for k in (machine, section))
+        place = f"machine {key[0]!r}, section {key[1]!r}"
+        _check_classes(group, place)
+        keys.append(key)
+        rows.append(metrics(group, place, max_fpr))
+    return _with_totals(keys, pd.DataFrame(rows), "mean" if year == 2020 else "hmean")
+
+
+def dcase_score(clips, scores, *, rules=2022, max_fpr=0.1):
+    """Compute the official score of DCASE Task 2.
+
+    Parameters
+    ----------
+    clips : DataFrame or DataArray
+        Clip table, or an array labelled from one; see :func:`dcase_scores`.
+    scores : array-like of shape (n_clips,)
+        Scores as `score_samples` gives them: high = normal.
+    rules : {2020, 2021, 2022}, default=2022
+        Year of the rules.
+    max_fpr : float, default=0.1
+        Largest false positive rate of the partial AUC.
+
+    Returns
+    -------
+    float
+        The total of :func:`dcase_scores`, in [0, 1].
+
+    See Also
+    --------
+    dcase_scores : The table it comes from, with the details and errors.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from sk_asd.metrics import dcase_score
+    >>> clips = pd.DataFrame(
+    ...     {"machine": "fan", "section": "00", "domain": "source", "label": ["normal", "anomaly"]}
+    ... )
+    >>> dcase_score(clips, [0.9, 0.1])
+    1.0
+    """
+    return float(dcase_scores(clips, scores, rules=rules, max_fpr=max_fpr).iloc[-1, -1])
+
+
+def is_test(clips):
+    """Mask of the rows whose ``split`` is ``"test"``; all rows where there is no such column.
+
+    Raises
+    ------
+    TypeError
+        If `clips` is neither a DataFrame nor a labelled array.
+    ValueError
+        If no row is a test clip.
+    """
+    if not isinstance(clips, pd.DataFrame) and not is_labelled(clips):
+        raise TypeError(
+            "clips must be a clip table (a DataFrame) or an array labelled from one, got "
+            f"{type(clips).__name__}."
+        )
+    split = column_of(clips, "split")
+    if split is None:
+        return np.ones(len(clips), dtype=bool)
+    rows = split.astype(object) == "test"
+    if not rows.any():
+        raise ValueError(f"None of the {len(clips)} clips has split 'test'.")
+    return rows
+
+
+def _year(rules):
+    if str(rules) not in ("2020", "2021", "2022"):
+        raise ValueError(
+            f"rules must be 2020, 2021 or 2022, got {rules!r}; those of 2022 hold after it, too."
+        )
+    return int(rules)
+
+
+def _test_table(clips, scores, year):
+    """Checked labelled test clips: machine, section, domain, anomaly (bool), score (high = odd)."""
+    rows = is_test(clips)
+    scores = _aligned(scores, clips)
+    table = pd.DataFrame({"name": _names(clips), "score": -scores})
+    for column in ("machine", "section", "domain", "label"):
+        values = column_of(clips, column)
+        if values is None and (column != "domain" or year > 2020):
+            hint = "; rules=2020 need none" if column == "domain" else ""
+            raise ValueError(f"The clips lack the column {column!r}{hint}.")
+        values = pd.Series(values, index=table.index, dtype=object)
+        table[column] = values.where(values.notna(), None)
+
+    table = table[rows]
+    labelled = table["label"].notna()
+    if not labelled.any():
+        raise ValueError(f"None of the {len(table)} test clips has a value in the column 'label'.")
+    if not labelled.all():
+        warnings.warn(
+            f"{(~labelled).sum()} of {len(table)} test clips have no value in the column 'label' "
+            "and are left out.",
+            UserWarning,
+            stacklevel=3,
+        )
+        table = table[labelled]
+    _check_values(table, "label", LABELS)
+    table = table.assign(anomaly=(table["label"] == "anomaly").astype(bool))
+    if year > 2020:
+        needs = slice(None) if year == 2021 else ~table["anomaly"]
+        _check_values(table[needs], "domain", DOMAINS, "; rules=2020 need none")
+    bad = ~np.isfinite(table["score"].to_numpy())
+    if bad.any():
+        raise ValueError(
+            f"The score of {table['name'][bad].iloc[0]} is {-table['score'][bad].iloc[0]}; "
+            f"{bad.sum()} of {len(table)} scores are not finite."
+        )
+    return table
+
+
+def _aligned(scores, clips):
+    """Scores as a float64 array in the order of the clips."""
+    if np.ndim(scores) != 1 or len(scores) != len(clips):
+        raise ValueError(
+            "scores must be one-dimensional with one value for each of the "
+            f"{len(clips)} clips, got shape {np.shape(scores)}."
+        )
+    if isinstance(scores, pd.Series) and isinstance(clips, pd.DataFrame):
+        if not scores.index.equals(clips.index):
+            unique = scores.index.is_unique and clips.index.is_unique
+            if not unique or not clips.index.isin(scores.index).all():
+                raise ValueError(
+                    "The index of scores is not that of the clips; pass scores.to_numpy() if they "
+                    "are in the order of the clips."
+                )
+            scores = scores.loc[clips.index]
+        return scores.to_numpy(dtype=float, na_value=np.nan)
+    return np.asarray(scores, dtype=float)
+
+
+def _names(clips):
+    """What to call each clip in a message."""
+    path = column_of(clips, "path")
+    labels = clips.index if isinstance(clips, pd.DataFrame) else range(len(clips))
+    paths = [None] * len(clips) if path is None else path
+    return [f"clip {label!r}" if pd.isna(p) else p for p, label in zip(paths, labels)]
+
+
+def _check_values(table, column, allowed, hint=""):
+    bad = ~table[column].isin(allowed)
+    if bad.any():
+        raise ValueError(
+            f"The column {column!r} must hold {' or '.join(map(repr, allowed))}, found "
+            f"{table[column][bad].iloc[0]!r} for {table['name'][bad].iloc[0]} "
+            f"({bad.sum()} of {len(table)} clips){hint}."
+        )
+
+
+def _check_classes(group, place):
+    """Check that a group has both classes."""
+    if group["anomaly"].nunique() < 2:
+        only = LABELS[int(group["anomaly"].iloc[0])]
+        other = LABELS[1 - LABELS.index(only)]
+        raise ValueError(
+            f"An AUC needs both classes, but the {len(group)} test clips of {place} are all "
+            f"{only!r}: expected at least one {other!r}."
+        )
+
+
+def _auc(group, max_fpr=None):
+    return float(roc_auc_score(group["anomaly"], group["score"], max_fpr=max_fpr))
+
+
+def _metrics_2022(group, place, max_fpr):
+    metrics = {}
+    for domain in DOMAINS:
+        normal = ~group["anomaly"] & (group["domain"] == domain)
+        # The anomalies of both domains, also where this one has no anomaly of its own.
+        metrics[f"auc_{domain}"] = (
+            _auc(group[normal | group["anomaly"]]) if normal.any() else np.nan
+        )
+    return {**metrics, "pauc": _auc(group, max_fpr)}
+
+
+def _metrics_2021(group, place, max_fpr):
+    aucs, paucs = {}, {}
+    for domain in DOMAINS:
+        part = group[group["domain"] == domain]
+        if len(part):
+            _check_classes(part, f"{place}, domain {domain!r}")
+        aucs[f"auc_{domain}"] = _auc(part) if len(part) else np.nan
+        paucs[f"pauc_{domain}"] = _auc(part, max_fpr) if len(part) else np.nan
+    return {**aucs, **paucs}
+
+
+def _metrics_2020(group, place, max_fpr):
+    return {"auc": _auc(group), "pauc": _auc(group, max_fpr)}
+
+
+def _with_totals(keys, metrics, name):
+    """Table of the metrics of every section, with means and rows of totals.
+
+    Parameters
+    ----------
+    keys : list of tuple
+        Machine and section of each row.
+    metrics : DataFrame
+        The metrics of each section.
+    name : {"hmean", "mean"}
+        The mean to take, and what it is called.
+    """
+    mean = _floored_hmean if name == "hmean" else np.mean
+
+    def total(rows):
+        columns = {column: mean(rows[column].to_numpy()) for column in rows}
+        return {**columns, name: mean(rows.to_numpy().ravel())}
+
+    of_machine = np.array([machine for machine, _ in keys], dtype=object)
+    machines = list(dict.fromkeys(of_machine))
+    totals = [total(metrics[of_machine == machine]) for machine in machines]
+    # The arithmetic mean is taken over machines, which may differ in their number of sections.
+    overall = metrics if name == "hmean" else pd.DataFrame(totals)[metrics.columns]
+    sections = [{**row, name: mean(row.to_numpy())} for _, row in metrics.iterrows()]
+    table = pd.DataFrame([*sections, *totals, total(overall)])
+    places = [*keys, *((machine, name) for machine in machines), ("total", name)]
+    for position, column in enumerate(("machine", "section")):
+        # Of type object, which keeps the None of a section without a name.
+        values = pd.Series([place[position] for place in places], dtype=object)
+        table.insert(position, column, values)
+    return table
+
+
+def _floored_hmean(values):
+    """Harmonic mean of the values that are not NaN, raised to epsilon; NaN if there are none."""
+    values = values[~np.isnan(values)]
+    return hmean(np.maximum(values, sys.float_info.epsilon)) if len(values) else np.nan

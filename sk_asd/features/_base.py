@@ -1,5 +1,6 @@
 """What all feature extractors share: where waveforms come from, threads, chunks and the cache."""
 
+import functools
 import hashlib
 import math
 import os
@@ -17,6 +18,7 @@ import torch
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import ThreadpoolController
 
 from sk_asd.datasets._audio import audio_info, read_audio
 from sk_asd.features._cache import FeatureFile
@@ -326,20 +328,16 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         return tags
 
 
-_settings = threading.Lock()
+@functools.cache
+def _openmp():
+    return ThreadpoolController().select(user_api="openmp")
 
 
 def _limit_torch_to_this_thread():
     """Make torch's operations called from this thread run in it alone.
 
-    ``torch.set_num_threads`` sets the number of the calling thread and, beside, the one that
-    threads started later begin with; the latter is put back. (OpenMP's own setting of the thread
-    would do without, but MKL does not heed it once ``torch.set_num_threads`` has been called.)
+    ``torch.set_num_threads`` would also change the number that threads started later begin with, if
+    only for a moment; OpenMP's own setting belongs to the thread.
     """
-    with _settings:
-        of_new_threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        if of_new_threads > 1:
-            helper = threading.Thread(target=torch.set_num_threads, args=(of_new_threads,))
-            helper.start()
-            helper.join()
+    torch.get_num_threads()  # the first call of a thread initialises its number; ours comes after
+    _openmp().limit(limits=1)

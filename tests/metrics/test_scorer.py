@@ -85,7 +85,7 @@ def test_scorer_is_the_score_of_the_test_clips(clips):
     assert dcase_scorer(detector, clips.drop(columns="split"), None) != expected
 
 
-@pytest.mark.parametrize("n_jobs", [None, 2])
+@pytest.mark.parametrize("n_jobs", [None, 1])
 def test_grid_search_on_a_clip_table(clips, n_jobs):
     search = GridSearchCV(
         ToyDetector(),

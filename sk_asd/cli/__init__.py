@@ -1,0 +1,94 @@
+"""The command ``sk-asd``: from a folder of recordings to scores, a table and a report."""
+
+import argparse
+import contextlib
+import os
+import sys
+import warnings
+
+from sk_asd import __version__
+from sk_asd.cli import _check, _demo, _evaluate, _score, _train
+
+__all__ = ["main"]
+
+_DESCRIPTION = "Unsupervised anomalous sound detection of machines."
+_EPILOG = """\
+A first round on your own recordings:
+  sk-asd check DIR
+  sk-asd train DIR --system pooling --out model.joblib
+  sk-asd score model.joblib DIR --out scores.csv
+  sk-asd evaluate scores.csv DIR --report report.html
+
+Exit status: 0 success, 1 findings of "check", 2 wrong usage or input, 130 interrupted.
+"""
+
+
+def _parser():
+    parser = argparse.ArgumentParser(
+        prog="sk-asd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sk-asd {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for module in (_demo, _check, _train, _score, _evaluate):
+        module.add_parser(commands)
+    return parser
+
+
+@contextlib.contextmanager
+def _plain_warnings():
+    """Warnings as one line for a reader who did not write the code."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(f"sk-asd: warning: {_one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
+
+
+def _one_line(message):
+    return " ".join(str(message).split())
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, default=None
+        Arguments after the program's name; None takes those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0 success, 1 findings of ``check``, 2 wrong input, 130 interrupted, 141 reader
+        of the output gone.
+
+    Raises
+    ------
+    SystemExit
+        For ``--help``, ``--version`` (0) and wrong usage (2), as :mod:`argparse` does.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        with _plain_warnings():
+            status = args.run(args)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt:
+        print("sk-asd: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `sk-asd ... | head` has read enough. The interpreter flushes stdout once more at exit.
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except (ValueError, OSError, ImportError) as error:
+        if args.debug:
+            raise
+        print(f"sk-asd: error: {_one_line(error)}", file=sys.stderr)
+        return 2

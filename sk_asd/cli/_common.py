@@ -1,0 +1,253 @@
+"""What the commands share: options, checks at the door, tables and progress.
+
+Nothing heavy is imported at module level, so that ``--help`` answers at once.
+"""
+
+import argparse
+import io
+import math
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+N_SHOWN = 5  # names listed in an error message
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def add_command(commands, name, run, summary, description=None):
+    """Add a sub-command with the options that all commands have, and return its parser."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=description or summary,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run)
+    parser.add_argument("--quiet", action="store_true", help="print results only, no progress")
+    parser.add_argument("--debug", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def add_n_jobs(parser):
+    """Add ``--n-jobs``."""
+    parser.add_argument(
+        "--n-jobs", type=nonzero_int, metavar="N", help="parallel workers; -1 takes all cores"
+    )
+
+
+def add_machine(parser):
+    """Add ``--machine``."""
+    parser.add_argument(
+        "--machine", nargs="+", metavar="M", help="only these machines (default: all found)"
+    )
+
+
+def positive_int(text):
+    """Argument type: an integer of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
+    return value
+
+
+def nonzero_int(text):
+    """Argument type: any integer but 0."""
+    value = int(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("expected an integer other than 0")
+    return value
+
+
+class Progress:
+    """Lines about the running work on stderr, or nothing when quiet."""
+
+    def __init__(self, quiet=False):
+        self.quiet = quiet
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self):
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+    def __call__(self, text):
+        """Print a line with the seconds since the start."""
+        if not self.quiet:
+            print(f"[{self.seconds:4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    @property
+    def bars(self):
+        """Whether there is a terminal to show progress bars on."""
+        return not self.quiet and sys.stderr.isatty()
+
+    def bar(self, total, unit):
+        """Progress bar, a context manager; advance it by ``bar.update``."""
+        from tqdm import tqdm
+
+        return tqdm(total=total, unit=unit, disable=not self.bars, file=sys.stderr, leave=False)
+
+    @property
+    def stream(self):
+        """Where others may print what they do: stderr, in a file without colours."""
+        return sys.stderr if sys.stderr.isatty() else _Colourless()
+
+
+class _Colourless(io.TextIOBase):
+    def write(self, text):
+        return sys.stderr.write(_COLOUR.sub("", text))
+
+    def flush(self):
+        sys.stderr.flush()
+
+
+def check_output(path, option="--out"):
+    """Check before any work that a file can be written.
+
+    Raises
+    ------
+    FileNotFoundError, IsADirectoryError
+        If its folder is missing, or the name is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{option} {path}: the folder {path.parent} does not exist.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{option} {path} is a folder, expected the name of a file.")
+
+
+def check_report(option="--report"):
+    """Check before any work that a report can be written."""
+    try:
+        from sk_asd.inspection._report import require_extra
+
+        require_extra()
+    except ImportError as error:
+        raise ImportError(f"{option}: {error}") from error
+
+
+def load_table(root, *, machines=None, split=None, **options):
+    """Load the clips of a folder and keep some of them.
+
+    Parameters
+    ----------
+    root : str
+        The folder.
+    machines : list of str, optional
+        Machines to keep.
+    split : str, optional
+        Split to keep; None keeps all.
+    **options
+        For :func:`~sk_asd.datasets.load_clips`.
+
+    Returns
+    -------
+    DataFrame
+        The clip table with a fresh index.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the folder cannot be read, or nothing is left; the message says what was found.
+    """
+    from sk_asd.datasets import load_clips
+
+    clips = load_clips(root, **options)
+    clips = keep_machines(clips, machines, root)
+    if split is not None:
+        counts = clips["split"].value_counts(dropna=False)
+        clips = clips[clips["split"] == split]
+        if len(clips) == 0:
+            found = ", ".join(f"{n} of split {_text(name)}" for name, n in counts.items())
+            raise ValueError(f"No clips of split {split} in {root}; found {found}.")
+    return clips.reset_index(drop=True)
+
+
+def keep_machines(clips, machines, root):
+    """Clips of some machines; None keeps all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such machine; the message says which there are.
+    """
+    if machines is None:
+        return clips
+    found = names(clips["machine"])
+    unknown = [machine for machine in machines if machine not in found]
+    if unknown:
+        raise ValueError(
+            f"--machine {' '.join(unknown)}: not in {root}; found {', '.join(found) or 'none'}."
+        )
+    return clips[clips["machine"].isin(machines)]
+
+
+def names(column):
+    """Sorted values of a text column, without the missing ones."""
+    return sorted(column.dropna().unique())
+
+
+def listed(items, shown=N_SHOWN):
+    """Some names for a message: ``a, b, ... (7 in all)``."""
+    items = list(items)
+    text = ", ".join(map(str, items[:shown]))
+    return text if len(items) <= shown else f"{text}, ... ({len(items)} in all)"
+
+
+def relative_paths(clips, root):
+    """Paths of the clips relative to the folder, with ``/`` on every system."""
+    return [Path(os.path.relpath(path, root)).as_posix() for path in clips["path"]]
+
+
+def inventory(clips):
+    """One line on what a table holds: ``200 clips, 2 machines, 3 sections``."""
+    sections = clips[["machine", "section"]].drop_duplicates()
+    parts = [
+        (len(clips), "clip"),
+        (clips["machine"].nunique(), "machine"),
+        (len(sections.dropna(how="all")), "section"),
+    ]
+    return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in parts if n)
+
+
+def format_table(columns, rows):
+    """Text table: numbers to the right, ``-`` for what is missing.
+
+    Parameters
+    ----------
+    columns : sequence of str
+        Headers.
+    rows : sequence of sequences
+        Cells: text, or float printed with two decimals.
+
+    Returns
+    -------
+    str
+        The table, without a newline at the end.
+    """
+    lines = [list(columns), *([_text(cell) for cell in row] for row in rows)]
+    numeric = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(line, widths, numeric)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def _text(cell):
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return "-"
+    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+
+
+def write_csv(table, path, *, header=True):
+    """Write a DataFrame as csv under its name only when it is complete."""
+    from sk_asd.datasets._audio import replacing
+
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, header=header, lineterminator="\n")

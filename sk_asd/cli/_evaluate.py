@@ -1,0 +1,186 @@
+"""``sk-asd evaluate``: the official metrics of a csv file of scores."""
+
+import math
+import warnings
+
+from sk_asd.cli._common import (
+    Progress,
+    add_command,
+    add_machine,
+    check_output,
+    check_report,
+    format_table,
+    keep_machines,
+    listed,
+    load_table,
+    relative_paths,
+    write_csv,
+)
+
+_DESCRIPTION = """\
+Evaluate scores with the official metrics of DCASE Task 2, in percent per machine and section.
+
+SCORES is a csv file with the columns path (relative to DIR) and score (high = normal), as
+`sk-asd score` writes it; a column threshold is used by the report. The labels come from DIR."""
+
+
+def add_parser(commands):
+    """Add the command."""
+    parser = add_command(commands, "evaluate", run, "official metrics of scores", _DESCRIPTION)
+    parser.add_argument("scores", metavar="SCORES", help="csv file of scores")
+    parser.add_argument("dir", metavar="DIR", help="folder of recordings")
+    parser.add_argument(
+        "--ground-truth",
+        nargs="+",
+        metavar="PATH",
+        help="csv files, or folders of them, with the labels of an evaluation set",
+    )
+    parser.add_argument(
+        "--rules",
+        choices=("2020", "2021", "2022"),
+        default="2022",
+        help="year of the rules (default: 2022, which hold for the years after it, too)",
+    )
+    add_machine(parser)
+    parser.add_argument("--out", metavar="FILE", help="csv file of the table to write")
+    parser.add_argument("--report", metavar="FILE", help="HTML report to write")
+
+
+def run(args):
+    """Run the command."""
+    if args.out:
+        check_output(args.out)
+    if args.report:
+        check_output(args.report, "--report")
+        check_report()
+    progress = Progress(args.quiet)
+    scores = read_scores(args.scores)
+    clips = load_table(args.dir, ground_truth=args.ground_truth)
+    clips, scores = match(clips, scores, args.dir, args.scores, args.machine)
+    progress(f"evaluating {len(clips)} clips")
+    table = official_table(clips, scores["score"], args.rules)
+    if args.out:
+        write_csv(table, args.out)
+    if args.report:
+        from sk_asd.inspection import write_report
+
+        name = "scores"
+        write_report(
+            args.report,
+            clips,
+            {name: scores["score"].to_numpy()},
+            thresholds=(
+                {name: scores["threshold"].to_numpy()} if "threshold" in scores.columns else None
+            ),
+            rules=args.rules,
+            settings={"scores": args.scores, "recordings": args.dir},
+        )
+        progress(f"report written: {args.report}")
+    print(percent(table))
+    return 0
+
+
+def read_scores(path):
+    """Read and check a csv file of scores.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it cannot be read, lacks a column or a value, or lists a path twice.
+    """
+    import pandas as pd
+
+    try:
+        # As text: "NA" may well be the name of a machine, and float() reads every digit.
+        scores = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no csv file of scores: {error}") from error
+    missing = [column for column in ("path", "score") if column not in scores.columns]
+    if missing:
+        raise ValueError(
+            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(scores.columns)}."
+        )
+    for column in {"score", "threshold"}.intersection(scores.columns):
+        scores[column] = [
+            _number(text, f"{path}: the {column} of {name}")
+            for name, text in zip(scores["path"], scores[column])
+        ]
+    repeated = scores["path"][scores["path"].duplicated()].unique()
+    if len(repeated):
+        raise ValueError(f"{path} has several rows for {listed(repeated)}.")
+    return scores
+
+
+def _number(text, what):
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{what} is no finite number: {text!r}.")
+    return value
+
+
+def match(clips, scores, root, source, machines=None):
+    """Bring the test clips and their scores into one order.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        Clips of the folder.
+    scores : DataFrame
+        As :func:`read_scores` returns it.
+    root : str
+        The folder.
+    source : str
+        Name of the csv file, for messages.
+    machines : list of str, optional
+        Machines to keep.
+
+    Returns
+    -------
+    clips, scores : DataFrame
+        The labelled test clips, and their rows of `scores`.
+
+    Raises
+    ------
+    ValueError
+        If a scored path is not in the folder, or a test clip has no score, or none has a label.
+    """
+    paths = relative_paths(clips, root)
+    extra = scores["path"][~scores["path"].isin(paths)]
+    if len(extra):
+        raise ValueError(f"{source} scores paths that are not in {root}: {listed(extra)}.")
+    clips = keep_machines(clips.assign(name=paths), machines, root)
+    # Scored training clips are welcome (`--split all`), but the metrics are about test clips.
+    clips = clips[clips["split"] == "test"]
+    if len(clips) == 0:
+        raise ValueError(f"No test clips in {root}: there is nothing to evaluate.")
+    missing = clips["name"][~clips["name"].isin(scores["path"])]
+    if len(missing):
+        raise ValueError(f"{source} has no score for {listed(missing)}.")
+    unlabelled = clips["name"][clips["label"].isna()]
+    if len(unlabelled):
+        message = f"The label is unknown for {listed(unlabelled)}"
+        if len(unlabelled) == len(clips):
+            raise ValueError(
+                f"{message}: give --ground-truth with the csv files of the organisers."
+            )
+        warnings.warn(f"{message}: left out.", stacklevel=2)
+        clips = clips[clips["label"].notna()]
+    scores = scores.set_index("path").loc[clips["name"]].reset_index()
+    return clips.drop(columns="name").reset_index(drop=True), scores
+
+
+def official_table(clips, scores, rules="2022"):
+    """Table of :func:`~sk_asd.metrics.dcase_scores`."""
+    from sk_asd.metrics import dcase_scores
+
+    return dcase_scores(clips, scores, rules=rules)
+
+
+def percent(table):
+    """Official table as text, in percent."""
+    from sk_asd.inspection._report import percent_rows
+
+    return format_table(*percent_rows(table))

@@ -1,0 +1,313 @@
+"""``sk-asd train``: fit a system to normal recordings."""
+
+import argparse
+import contextlib
+import time
+
+from sk_asd.cli._common import (
+    Progress,
+    add_command,
+    add_machine,
+    add_n_jobs,
+    check_output,
+    inventory,
+    load_table,
+    names,
+    positive_int,
+)
+from sk_asd.cli._models import TRUST, save_model
+
+SYSTEMS = ("pooling", "sc")
+# Options that mean something to one system alone.
+_ONLY = {
+    "pooling": ("pooling", "r"),
+    "sc": ("target", "n_frames", "epochs", "budget", "device"),
+}
+_STATISTICS = ("mean", "std", "max", "gwrp")
+_FEATURE_OPTIONS = (
+    "sr",
+    "duration",
+    "on_length",
+    "on_rate",
+    "n_fft",
+    "hop_length",
+    "n_mels",
+    "cache_dir",
+    "n_jobs",
+)
+# Arguments of the builders, and parameters of the Pipelines they return, by option.
+_ARGUMENTS = {
+    "over": "over",
+    "pooling": "statistics",
+    "r": "r",
+    "budget": "budget",
+    "device": "device",
+    "epochs": "max_epochs",
+}
+_PARAMETERS = {name: f"feature__{name}" for name in _FEATURE_OPTIONS} | {
+    "n_frames": "embedder__n_frames"
+}
+_DETECTORS = {
+    "knn": "KNNDetector",
+    "lof": "LOFDetector",
+    "cosine": "CosineDetector",
+    "mahalanobis": "MahalanobisDetector",
+    "gmm": "GaussianMixtureDetector",
+}
+
+_DESCRIPTION = f"""\
+Train a system on the normal training recordings of a folder and write a model file.
+
+  pooling  log-mel spectrogram, pooled over time, and an outlier detector; takes seconds
+  sc       a network that learns to tell the recordings' machines, sections, domains and
+           attributes apart, and an outlier detector on its embeddings
+
+One model serves all machines and sections found; each has a detector of its own.
+
+{TRUST}"""
+
+
+def add_parser(commands):
+    """Add the command."""
+    parser = add_command(commands, "train", run, "train a system", _DESCRIPTION)
+    parser.add_argument("dir", metavar="DIR", help="folder of recordings")
+    parser.add_argument("--system", choices=SYSTEMS, required=True, help="what to train")
+    parser.add_argument("--out", required=True, metavar="MODEL", help="model file to write")
+    add_machine(parser)
+    parser.add_argument("--detector", choices=tuple(_DETECTORS), help="outlier detector")
+    parser.add_argument(
+        "--over",
+        metavar="COL",
+        help="one more detector per value of this column, such as domain; the most normal counts",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers")
+    add_n_jobs(parser)
+
+    features = parser.add_argument_group("features")
+    features.add_argument("--feature", choices=("logmel", "stft"), help="default: logmel")
+    features.add_argument("--sr", type=positive_int, metavar="HZ", help="sample rate")
+    features.add_argument(
+        "--on-rate", choices=("error", "resample"), help="recordings at another sample rate"
+    )
+    features.add_argument(
+        "--duration", type=positive_float, metavar="S", help="seconds (default: the first clip's)"
+    )
+    features.add_argument(
+        "--on-length", choices=("error", "pad", "crop", "tile"), help="recordings of other length"
+    )
+    features.add_argument("--n-fft", type=positive_int, metavar="N")
+    features.add_argument("--hop-length", type=positive_int, metavar="N")
+    features.add_argument("--n-mels", type=positive_int, metavar="N", help="for logmel")
+    features.add_argument(
+        "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
+    )
+
+    pooling = parser.add_argument_group("--system pooling")
+    pooling.add_argument(
+        "--pooling",
+        type=statistics,
+        metavar="STAT",
+        help=f"{', '.join(_STATISTICS)}, or several joined by + such as mean+std (default: gwrp)",
+    )
+    pooling.add_argument(
+        "--r", type=decay, metavar="R", help="decay of gwrp, from 0 (maximum) to 1 (mean)"
+    )
+
+    sc = parser.add_argument_group("--system sc")
+    sc.add_argument(
+        "--target",
+        nargs="+",
+        metavar="COL",
+        help="columns that make the classes, or joint: all that describe a recording (default)",
+    )
+    sc.add_argument(
+        "--n-frames", type=positive_int, metavar="N", help="length of a window in frames"
+    )
+    sc.add_argument("--epochs", type=positive_int, metavar="N")
+    sc.add_argument(
+        "--budget",
+        choices=("laptop", "report"),
+        help="size of network and training (default: laptop)",
+    )
+    sc.add_argument("--device", metavar="DEVICE", help="auto (default), cpu, cuda, ...")
+
+
+def statistics(text):
+    """Argument type: statistics joined by ``+``."""
+    found = tuple(text.split("+"))
+    unknown = [name for name in found if name not in _STATISTICS]
+    if unknown:
+        raise argparse.ArgumentTypeError(
+            f"unknown statistic {unknown[0]!r}; known are {', '.join(_STATISTICS)}"
+        )
+    return found
+
+
+def decay(text):
+    """Argument type: a number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text}")
+    return value
+
+
+def positive_float(text):
+    """Argument type: a number above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
+    return value
+
+
+def run(args):
+    """Run the command."""
+    check_output(args.out)
+    options = given_options(args)
+    check_options(args.system, options)
+    progress = Progress(args.quiet)
+    progress(f"loading {args.dir}")
+    clips = training_clips(load_table(args.dir, machines=args.machine, split="train"))
+    check_columns(clips, options)
+    pipeline = build(args.system, options)
+    progress(f"training {args.system} on {inventory(clips)}")
+    start = time.perf_counter()
+    fit(pipeline, clips, progress)
+    seconds = time.perf_counter() - start
+    save_model(
+        args.out,
+        pipeline,
+        options={"system": args.system, **options},
+        sections=sections_of(clips),
+    )
+    print(f"{args.system} trained on {inventory(clips)} in {seconds:.1f} s: {args.out}")
+    return 0
+
+
+def given_options(args):
+    """Options for the system that were given, by name."""
+    known = ("feature", "detector", "over", "seed", *_FEATURE_OPTIONS, *sum(_ONLY.values(), ()))
+    return {name: value for name in known if (value := getattr(args, name)) is not None}
+
+
+def check_options(system, options):
+    """Refuse options that would have no effect.
+
+    Raises
+    ------
+    ValueError
+        Naming the option and what it applies to.
+    """
+    for other, mine in _ONLY.items():
+        for name in mine:
+            if name in options and other != system:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} applies to --system {other}, not to {system}.")
+    if "n_mels" in options and options.get("feature") == "stft":
+        raise ValueError("--n-mels applies to --feature logmel, not to stft.")
+    if "r" in options and "gwrp" not in options.get("pooling", ("gwrp",)):
+        raise ValueError(f"--r applies to --pooling gwrp, not to {'+'.join(options['pooling'])}.")
+
+
+def check_columns(clips, options):
+    """Refuse columns that the clips do not have, before features are computed.
+
+    Raises
+    ------
+    ValueError
+        Naming the option, the column and the columns there are.
+    """
+    target = options.get("target", [])
+    wanted = {"over": [options["over"]] if "over" in options else []}
+    wanted["target"] = [] if target == ["joint"] else target
+    for option, columns in wanted.items():
+        for column in columns:
+            if column not in clips.columns or clips[column].isna().all():
+                known = [c for c in clips.columns if c != "path" and clips[c].notna().any()]
+                raise ValueError(f"--{option} {column}: no such column; found {', '.join(known)}.")
+
+
+def training_clips(clips):
+    """Normal clips and those without label; an anomaly in the training split is left out."""
+    normal = clips[clips["label"].isna() | (clips["label"] == "normal")]
+    if len(normal) == 0:
+        raise ValueError(f"All {len(clips)} training clips are labelled as anomalies.")
+    return normal.reset_index(drop=True)
+
+
+def sections_of(clips):
+    """Sections of each machine, as lists that JSON can hold."""
+    return {str(m): names(rows["section"]) for m, rows in clips.groupby("machine")}
+
+
+def build(system, options):
+    """Make an unfitted system.
+
+    Parameters
+    ----------
+    system : {"pooling", "sc"}
+        Which one.
+    options : dict
+        Options as :func:`given_options` returns them.
+
+    Returns
+    -------
+    Pipeline
+        Unfitted.
+    """
+    from sk_asd import detectors, features, systems
+
+    seed = options.get("seed")
+    given = {name: options[option] for option, name in _ARGUMENTS.items() if option in options}
+    if "detector" in options:
+        given["detector"] = detector = getattr(detectors, _DETECTORS[options["detector"]])()
+        if "random_state" in detector.get_params():
+            detector.set_params(random_state=seed)
+    if system == "pooling":
+        if options.get("feature") == "stft":
+            given["feature"] = features.STFT()
+        pipeline = systems.make_pooling(**given)
+    else:
+        check_device(options.get("device", "auto"))
+        if "feature" in options:
+            given["feature"] = options["feature"]
+        if "target" in options:
+            target = options["target"]
+            given["target"] = target[0] if len(target) == 1 else target
+        pipeline = systems.make_sc(**given, random_state=seed, verbose=1)
+    changes = {name: options[option] for option, name in _PARAMETERS.items() if option in options}
+    return pipeline.set_params(**changes)
+
+
+def check_device(device):
+    """Refuse a device that is not there, before features are computed."""
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"--device {device}: {reason}") from error
+
+
+def fit(pipeline, clips, progress):
+    """Fit a system with its progress on stderr.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        The system; it is fitted in place.
+    clips : DataFrame
+        Training clips.
+    progress : Progress
+        Where progress is shown.
+    """
+    verbose = {name: 0 for name in pipeline.get_params() if name.endswith("__verbose")}
+    if progress.quiet:
+        pipeline.set_params(**verbose)
+    # Training prints its epochs to stdout, which is for results.
+    with contextlib.redirect_stdout(progress.stream):
+        pipeline.fit(clips)
+    # Whoever loads the model should not be told about its training.
+    pipeline.set_params(**verbose)

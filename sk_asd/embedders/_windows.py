@@ -1,0 +1,68 @@
+"""Windows of features: random ones for training, strided ones for testing."""
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+
+class WindowDataset(Dataset):
+    """Windows of the frames of clips, indexed by (clip, first frame).
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_clips, n_bins, n_frames)
+        Features, possibly memory-mapped.
+    y : ndarray of shape (n_clips,)
+        Class of every clip.
+    n_frames : int
+        Length of a window.
+    """
+
+    def __init__(self, X, y, n_frames):
+        self.X = X
+        self.y = y
+        self.n_frames = n_frames
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        clip, start = index
+        window = np.array(self.X[clip, :, start : start + self.n_frames])
+        return torch.from_numpy(window), int(self.y[clip])
+
+
+class RandomWindowSampler(Sampler):
+    """Every clip once an epoch, in random order, with a random first frame.
+
+    Both are drawn here, in the main process, so that they depend on the seed alone and not on the
+    number of loader processes.
+
+    Parameters
+    ----------
+    n_clips : int
+        Number of clips.
+    n_starts : int
+        Number of possible first frames.
+    generator : torch.Generator
+        Source of the draws.
+    """
+
+    def __init__(self, n_clips, n_starts, generator):
+        self.n_clips = n_clips
+        self.n_starts = n_starts
+        self.generator = generator
+
+    def __len__(self):
+        return self.n_clips
+
+    def __iter__(self):
+        clips = torch.randperm(self.n_clips, generator=self.generator)
+        starts = torch.randint(self.n_starts, (self.n_clips,), generator=self.generator)
+        return iter(zip(clips.tolist(), starts.tolist()))
+
+
+def window_starts(n_frames_clip, n_frames, hop):
+    """First frames of the test windows: every `hop` frames, and one flush with the clip's end."""
+    last = n_frames_clip - n_frames
+    return sorted({*range(0, last + 1, hop), last})

@@ -1,0 +1,257 @@
+"""A self-contained HTML report of scores: tables, histograms, ROC curves, most abnormal clips."""
+
+import platform
+from collections.abc import Mapping
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.utils import check_consistent_length
+
+from sk_asd import __version__
+from sk_asd.datasets._audio import replacing
+from sk_asd.metrics import dcase_scores
+
+N_ABNORMAL = 5  # clips listed per machine, section and system
+_HEADERS = {
+    "auc_source": "AUC source",
+    "auc_target": "AUC target",
+    "auc": "AUC",
+    "pauc": "pAUC",
+    "pauc_source": "pAUC source",
+    "pauc_target": "pAUC target",
+    "hmean": "h-mean",
+}
+
+
+def write_report(
+    path, clips, scores, *, thresholds=None, rules="2022", title="Anomalous sounds", settings=None
+):
+    """Write a report of the scores of test clips as one HTML file.
+
+    The file needs nothing else: styles and figures are inside, and no request leaves it. It holds
+    the official table of every system, and for every machine and section histograms of the scores,
+    ROC curves with the region of the partial AUC, and the most abnormal clips.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file to write. Its folder must exist.
+    clips : DataFrame
+        Clip table with the columns ``machine``, ``section``, ``domain`` and ``label``; ``path``
+        where known. ``audio`` is not needed.
+    scores : dict of str to array-like of shape (n_clips,)
+        Name of each system and its scores, high = normal.
+    thresholds : dict of str to array-like of shape (n_clips,), default=None
+        Score below which a clip is called abnormal, for systems where it is known.
+    rules : {"2020", "2021", "2022"}, default="2022"
+        Year of the rules of the table, as in :func:`~sk_asd.metrics.dcase_scores`.
+    title : str, default="Anomalous sounds"
+        Title of the report.
+    settings : dict of str to object, default=None
+        Shown in the overview.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    ImportError
+        If jinja2 or matplotlib is not installed.
+    TypeError
+        If `scores` is no dict.
+    ValueError
+        If there are no systems, their scores are not finite, or do not fit the clips.
+
+    Examples
+    --------
+    >>> import pandas as pd, tempfile
+    >>> from pathlib import Path
+    >>> from sk_asd.inspection import write_report
+    >>> clips = pd.DataFrame(
+    ...     {"machine": "fan", "section": "00", "domain": ["source", "target"] * 2,
+    ...      "label": ["normal", "normal", "anomaly", "anomaly"]}
+    ... )
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_report(folder / "report.html", clips, {"mine": [1.0, 0.9, 0.2, 0.1]}).name
+    'report.html'
+    """
+    require_extra()
+    import jinja2
+
+    scores = _check_scores(scores, clips, "scores")
+    thresholds = _check_scores(thresholds or {}, clips, "thresholds", may_be_empty=True)
+    unknown = set(thresholds) - set(scores)
+    if unknown:
+        raise ValueError(f"thresholds name systems without scores: {sorted(unknown)}.")
+    clips = clips.reset_index(drop=True)
+    template = jinja2.Environment(
+        loader=jinja2.PackageLoader("sk_asd.inspection"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    ).get_template("report.html")
+    html = template.render(
+        title=title,
+        overview=_overview(clips, scores, rules, settings or {}),
+        tables=[(name, *_table(clips, values, rules)) for name, values in scores.items()],
+        groups=[_group(clips, rows, *key, scores, thresholds) for key, rows in _groups(clips)],
+    )
+    path = Path(path)
+    with replacing(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
+    return path
+
+
+def require_extra():
+    """Check that the libraries of the extra ``report`` are there.
+
+    Raises
+    ------
+    ImportError
+        With the command that installs them.
+    """
+    try:
+        import jinja2  # noqa: F401
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'the report needs {error.name}, which is not installed: pip install "sk_asd[report]"',
+            name=error.name,
+        ) from error
+
+
+def percent_rows(table):
+    """Headers and rows of an official table, its figures in percent.
+
+    Parameters
+    ----------
+    table : DataFrame
+        As :func:`~sk_asd.metrics.dcase_scores` returns it.
+
+    Returns
+    -------
+    headers : list of str
+        Column names.
+    rows : list of lists
+        Cells: text, or a number in percent (NaN where undefined).
+    """
+    numeric = [pd.api.types.is_float_dtype(table[name]) for name in table.columns]
+    rows = [
+        [100.0 * cell if number else cell for cell, number in zip(row, numeric)]
+        for row in table.itertuples(index=False)
+    ]
+    return [_HEADERS.get(name, name) for name in table.columns], rows
+
+
+def _check_scores(scores, clips, what, may_be_empty=False):
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"{what} must be a dict of system names, got {type(scores).__name__}.")
+    if not scores and not may_be_empty:
+        raise ValueError(f"{what} names no system.")
+    checked = {}
+    for name, values in scores.items():
+        checked[name] = values = np.asarray(values, dtype=float)
+        check_consistent_length(clips, values)
+        if not np.isfinite(values).all():
+            raise ValueError(f"{what} of {name!r}: {(~np.isfinite(values)).sum()} are not finite.")
+    return checked
+
+
+def _overview(clips, scores, rules, settings):
+    """Pairs of name and text at the top of the report."""
+    labels = clips["label"].value_counts()
+    machines = {
+        machine: ", ".join(sorted(rows["section"].dropna().unique()))
+        for machine, rows in clips.groupby("machine")
+    }
+    packages = {name: version(name) for name in ("scikit-learn", "torch", "numpy")}
+    return [
+        ("Clips", f"{len(clips)} ({', '.join(f'{n} {label}' for label, n in labels.items())})"),
+        ("Machines", "; ".join(f"{m} (section {s})" if s else m for m, s in machines.items())),
+        ("Systems", ", ".join(scores)),
+        *((str(name), str(value)) for name, value in settings.items()),
+        ("Rules", f"DCASE Task 2, {rules}"),
+        (
+            "Versions",
+            ", ".join(
+                f"{name} {number}"
+                for name, number in {
+                    "sk_asd": __version__,
+                    "Python": platform.python_version(),
+                    **packages,
+                }.items()
+            ),
+        ),
+        ("Date", datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")),
+    ]
+
+
+def _table(clips, scores, rules):
+    """Headers and formatted rows of the official table of one system."""
+    headers, rows = percent_rows(dcase_scores(clips, scores, rules=rules))
+    return headers, [
+        [("–" if np.isnan(c) else f"{c:.2f}") if isinstance(c, float) else c or "" for c in row]
+        for row in rows
+    ]
+
+
+def _groups(clips):
+    """Row numbers of each machine and section."""
+    return clips.groupby(["machine", "section"], dropna=False).indices.items()
+
+
+def _group(clips, rows, machine, section, scores, thresholds):
+    """What the report shows of one machine and section."""
+    from sk_asd.inspection import _plots
+
+    part = clips.iloc[rows]
+    domains = part["domain"].where(part["domain"].notna(), None)
+    kinds = _plots.kinds_of(part["label"], domains)
+    systems = []
+    for name, values in scores.items():
+        values = values[rows]
+        limits = thresholds[name][rows] if name in thresholds else None
+        lines = [] if limits is None else np.unique(limits)
+        both = 0 < (kinds == "anomaly").sum() < len(kinds)
+        systems.append(
+            {
+                "name": name,
+                "histogram": _plots.svg_uri(_plots.histogram(values, kinds, lines)),
+                "roc": _plots.svg_uri(_plots.roc(values, kinds)) if both else None,
+                "decisions": None if limits is None else _decisions(values < limits, kinds),
+                "abnormal": _most_abnormal(part, values, limits),
+            }
+        )
+    heading = " ".join(str(v) for v in (machine, section) if not pd.isna(v))
+    return {"heading": heading or "all clips", "systems": systems}
+
+
+def _decisions(flagged, kinds):
+    """Counts of the decisions, as a sentence."""
+    anomalous = kinds == "anomaly"
+    return (
+        f"At the threshold {(flagged & anomalous).sum()} of {anomalous.sum()} anomalies are found, "
+        f"with {(flagged & ~anomalous).sum()} false alarms among {(~anomalous).sum()} normal clips."
+    )
+
+
+def _most_abnormal(clips, scores, limits):
+    """Rows of the clips with the lowest scores."""
+    names = [Path(p).name for p in clips["path"]] if "path" in clips.columns else clips.index
+    order = np.argsort(scores, kind="stable")[:N_ABNORMAL]
+    return [
+        {
+            "name": names[i],
+            "domain": clips["domain"].iloc[i] or "",
+            "label": clips["label"].iloc[i],
+            "score": f"{scores[i]:.4g}",
+            "flagged": "" if limits is None else "anomaly" if scores[i] < limits[i] else "normal",
+        }
+        for i in order
+    ]

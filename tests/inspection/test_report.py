@@ -1,0 +1,246 @@
+"""The HTML report: self-contained, complete, escaped."""
+
+import base64
+import re
+import sys
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from sk_asd.inspection import write_report
+from sk_asd.inspection._plots import histogram, kinds_of, roc, svg_uri
+from sk_asd.inspection._report import percent_rows
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+
+
+class Page(HTMLParser):
+    """Tags in order of nesting, their attributes, and all text."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.open, self.tags, self.text, self.rows = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+        if "td" in self.open or "th" in self.open:
+            self.rows[-1][-1] += data
+
+    def attributes(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+
+def make_clips(machines=("fan", "valve"), domains=("source", "target")):
+    """Four normal clips and four anomalies per machine, section and domain."""
+    rows = [
+        {
+            "path": f"/somewhere/{machine}/test/section_{section}_{domain}_{label}_{i}.wav",
+            "machine": machine,
+            "section": section,
+            "domain": domain,
+            "label": label,
+        }
+        for machine in machines
+        for section in ("00", "01")
+        for domain in domains
+        for label in ("normal", "anomaly")
+        for i in range(4)
+    ]
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture
+def clips():
+    return make_clips()
+
+
+@pytest.fixture
+def scores(clips):
+    rng = np.random.default_rng(0)
+    normal = (clips["label"] == "normal").to_numpy()
+    return {
+        "good": np.where(normal, 1.0, -1.0) + 0.01 * rng.normal(size=len(clips)),
+        "poor": rng.normal(size=len(clips)),
+    }
+
+
+def read(path):
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_report_is_whole_and_needs_nothing_else(tmp_path, clips, scores):
+    limits = {"good": np.zeros(len(clips))}
+    path = write_report(
+        tmp_path / "report.html", clips, scores, thresholds=limits, settings={"Seed": 7}
+    )
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert text.startswith("<!DOCTYPE html>")
+    for _, attrs in page.tags:
+        assert all(v.startswith(("data:", "#")) for k, v in attrs.items() if k in ("src", "href"))
+    assert not re.search(r"https?:|//", re.sub(r'"data:[^"]*"', "", text))
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "<script" not in text
+    assert "viewport" in [attrs.get("name") for attrs in page.attributes("meta")]
+    ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {"overview", "tables", "sections", *(f"group-{i}" for i in range(1, 5))} == set(ids)
+    assert {attrs["href"] for attrs in page.attributes("a")} == {f"#group-{i}" for i in range(1, 5)}
+    # A histogram and a ROC curve per system, machine and section, each a sound SVG.
+    images = page.attributes("img")
+    assert len(images) == 2 * 2 * 4
+    assert all(image["alt"] for image in images)
+    for image in images:
+        kind, data = image["src"].split(",")
+        assert kind == "data:image/svg+xml;base64"
+        svg = ElementTree.fromstring(base64.b64decode(data))
+        assert svg.tag.endswith("}svg")
+    text = " ".join(page.text)
+    assert "32 normal, 32 anomaly" in text or "32 anomaly, 32 normal" in text
+    assert "fan (section 00, 01)" in text
+    assert "Seed" in text
+    assert "At the threshold 8 of 8 anomalies are found, with 0 false alarms among 8" in text
+
+
+def test_report_shows_the_figures_of_the_official_table(tmp_path, clips, scores):
+    from sk_asd.metrics import dcase_scores
+
+    page = read(write_report(tmp_path / "report.html", clips, {"poor": scores["poor"]}))
+    first = dcase_scores(clips, scores["poor"]).iloc[0]
+    expected = [f"{100 * first[c]:.2f}" for c in ("auc_source", "auc_target", "pauc", "hmean")]
+    assert page.rows[1] == ["fan", "00", *expected]
+
+
+def test_lowest_scores_are_listed_first(tmp_path):
+    clips = make_clips(machines=["fan"])
+    scores = np.arange(len(clips), dtype=float)[::-1]
+    scores[3] = -5.0
+    limits = {"mine": np.full(len(clips), -1.0)}
+    page = read(write_report(tmp_path / "r.html", clips, {"mine": scores}, thresholds=limits))
+    listed = [row for row in page.rows if row[0].endswith(".wav")]
+    assert listed[0] == ["section_00_source_normal_3.wav", "source", "normal", "-5", "anomaly"]
+    assert len(listed) == 2 * 5
+    assert [float(row[3]) for row in listed[:5]] == sorted(float(row[3]) for row in listed[:5])
+
+
+def test_every_name_is_escaped(tmp_path):
+    evil = "<script>alert('x')</script>&\""
+    clips = make_clips(machines=[evil])
+    clips["path"] = [f"/a/{evil}{i}.wav".replace("</", "<") for i in range(len(clips))]
+    scores = {f"sys{evil}": np.arange(len(clips), dtype=float)}
+    path = write_report(
+        tmp_path / "r.html", clips, scores, title=f"T{evil}", settings={f"k{evil}": f"v{evil}"}
+    )
+    page = read(path)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert f"T{evil}" in page.text
+    assert f"sys{evil}" in page.text
+    assert any(evil in image["alt"] for image in page.attributes("img"))
+
+
+def test_clips_without_domain_or_path(tmp_path):
+    clips = make_clips(domains=[None]).drop(columns="path")
+    scores = np.tile([2.0, 2.0, 2.0, 2.0, 1.0, 1.0, 1.0, 1.0], 4)
+    page = read(write_report(tmp_path / "r.html", clips, {"mine": scores}, rules="2020"))
+    assert page.rows[1][:4] == ["fan", "00", "100.00", "100.00"]
+    assert len(page.attributes("img")) == 2 * 4
+
+
+def test_report_is_replaced_only_when_complete(tmp_path, clips, scores):
+    path = tmp_path / "report.html"
+    path.write_text("before")
+    with pytest.raises(ValueError, match="'good': 1 are not finite"):
+        write_report(path, clips, {"good": np.r_[np.nan, scores["good"][1:]]})
+    assert path.read_text() == "before"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+
+
+@pytest.mark.parametrize(
+    ("scores", "thresholds", "error", "match"),
+    [
+        ([1.0], None, TypeError, "scores must be a dict"),
+        ({}, None, ValueError, "scores names no system"),
+        ({"a": [1.0]}, None, ValueError, "inconsistent numbers of samples"),
+        ({"a": np.arange(64)}, {"b": np.zeros(64)}, ValueError, r"without scores: \['b'\]"),
+    ],
+)
+def test_bad_input(tmp_path, clips, scores, thresholds, error, match):
+    with pytest.raises(error, match=match):
+        write_report(tmp_path / "r.html", clips, scores, thresholds=thresholds)
+
+
+@pytest.mark.parametrize("missing", ["jinja2", "matplotlib"])
+def test_missing_library_is_named_with_the_way_to_get_it(
+    tmp_path, clips, scores, monkeypatch, missing
+):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf'{missing}.*pip install "sk_asd\[report\]"'):
+        write_report(tmp_path / "r.html", clips, scores)
+
+
+def test_percent_rows():
+    table = pd.DataFrame({"machine": ["fan"], "auc_source": [0.5], "pauc": [np.nan]})
+    headers, rows = percent_rows(table)
+    assert headers == ["machine", "AUC source", "pAUC"]
+    assert rows[0][:2] == ["fan", 50.0]
+    assert np.isnan(rows[0][2])
+
+
+def test_roc_curves_are_those_of_the_official_auc():
+    # One normal clip of each domain among two anomalies: all of source, half of target is found.
+    kinds = kinds_of(["normal", "normal", "anomaly", "anomaly"], ["source", "target"] * 2)
+    assert kinds.tolist() == ["normal, source", "normal, target", "anomaly", "anomaly"]
+    figure = roc(np.array([4.0, 2.0, 1.0, 3.0]), kinds)
+    curves = {
+        line.get_label(): np.trapezoid(line.get_ydata(), line.get_xdata())
+        for line in figure.axes[0].lines
+    }
+    assert curves["source"] == 1.0
+    assert curves["target"] == 0.5
+    assert curves["all"] == 0.75
+
+
+def test_histogram_counts_every_clip_and_shows_the_threshold():
+    scores = np.r_[np.linspace(0, 1, 20), -1000.0]
+    kinds = np.array(["normal"] * 20 + ["anomaly"])
+    axes = histogram(scores, kinds, [-9.5]).axes[0]
+    counts = sum(patch.get_height() for patch in axes.patches if hasattr(patch, "get_height"))
+    assert counts == 21
+    low, high = axes.get_xlim()
+    assert -20 < low <= -9.5  # the outlier does not squeeze the rest, the threshold is in view
+    assert high == 1
+    assert "1 beyond the edge" in axes.get_xlabel()
+    assert [line.get_xdata()[0] for line in axes.lines] == [-9.5]
+
+
+def test_histogram_of_equal_scores():
+    axes = histogram(np.zeros(3), np.array(["normal"] * 3)).axes[0]
+    assert axes.get_xlim() == (-0.5, 0.5)
+
+
+def test_figures_are_reproducible_and_leave_no_global_state():
+    kinds = np.array(["normal", "anomaly"])
+    one, two = (svg_uri(roc(np.array([1.0, 0.0]), kinds)) for _ in range(2))
+    assert one == two
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )

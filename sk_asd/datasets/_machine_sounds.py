@@ -377,6 +377,10 @@ def make_machine_sounds(
     FileExistsError, NotADirectoryError
         If `root` is a folder that is not empty, or a file.
 
+    See Also
+    --------
+    load_clips : Makes the clip table of a folder, such as one written here.
+
     Notes
     -----
     ==========  =========================================  =========================================

@@ -8,10 +8,10 @@ train of impulses at given times, ring resonances. *Coloured noise* is drawn as 
 import numpy as np
 from scipy import fft, signal
 
-_TABLE = 4096
-RIPPLE = 1.0
-_PHASORS = np.exp(2j * np.pi * np.arange(256) / 256).astype(np.complex64)
+_TABLE = 4096  # points of one revolution
 _CONTROL = 64  # samples between two points of a slowly varying quantity
+_RIPPLE = 1.0  # dB
+_PHASORS = np.exp(2j * np.pi * np.arange(256) / 256).astype(np.complex64)
 
 
 class Sound:
@@ -64,8 +64,8 @@ class Sound:
         step = np.diff(turns)[:, None] * (np.arange(_CONTROL) / _CONTROL)
         return (turns[:-1, None] + step).ravel()[: self.n]
 
-    def tones(self, angle, orders, levels, rate=None, random_phase=True):
-        """Sum of sinusoids at multiples of a rotation.
+    def tones(self, angle, orders, levels, rate=0.0):
+        """Sum of sinusoids of random phase at multiples of a rotation.
 
         Parameters
         ----------
@@ -75,15 +75,13 @@ class Sound:
             Multiples, below half the length of the table.
         levels : array-like of float
             Amplitude of each.
-        rate : float, optional
+        rate : float
             Fastest rotation in Hz: orders beyond the Nyquist frequency are left out.
-        random_phase : bool
-            False starts every order as a cosine at whole revolutions.
         """
         orders = np.asarray(orders)
         levels = np.broadcast_to(np.asarray(levels, dtype=float), orders.shape)
-        phases = self.rng.uniform(0, 2 * np.pi, orders.size) if random_phase else 0.0
-        kept = orders * (rate or 0.0) < 0.48 * self.sr
+        phases = self.rng.uniform(0, 2 * np.pi, orders.size)
+        kept = orders * rate < 0.48 * self.sr
         spectrum = np.zeros(_TABLE // 2 + 1, dtype=complex)
         np.add.at(spectrum, orders[kept], (levels * np.exp(1j * phases))[kept])
         table = fft.irfft(spectrum * (_TABLE / 2), _TABLE).astype(np.float32)
@@ -110,7 +108,7 @@ class Sound:
         bins = np.linspace(0, self.sr / 2, self.n_fft // 2 + 1)
         hz = np.maximum(grid, 1.0)
         knots = np.geomspace(40, 24000, 14)
-        ripple = np.interp(np.log(hz), np.log(knots), self.rng.normal(0, RIPPLE, knots.size))
+        ripple = np.interp(np.log(hz), np.log(knots), self.rng.normal(0, _RIPPLE, knots.size))
         return np.interp(bins, grid, colour(hz) * decibels(ripple)).astype(np.float32)
 
     def strikes(self, times, heights, kernel):

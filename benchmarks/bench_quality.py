@@ -256,10 +256,10 @@ def main():
             f"{date.today()}, {os.cpu_count()} cores, torch {torch.__version__}.\n\n"
             f"{about}\n\n{protocol}\n\n"
             "Sections: AUC source / AUC target / pAUC in %; h: harmonic mean over a machine; "
-            "total: over all values. SC: Cnn6 at a quarter of its width, classes machine × section × pat, "
-            f"{epochs} epochs, mean and standard deviation over seeds {seeds}. The standard error "
-            "of one AUC is about 5 points at 70 % and 2 at 95 %. Times are of the whole path from "
-            "samples in memory; SC has one thread a run, the others all.\n\n"
+            "total: over all values. SC: Cnn6 at a quarter of its width, classes machine × section "
+            f"× pat, {epochs} epochs, mean and standard deviation over seeds {seeds}. The standard "
+            "error of one AUC is about 5 points at 70 % and 2 at 95 %. Times are of the whole path "
+            "from samples in memory; SC has one thread a run, the others all.\n\n"
             f"{text}"
         )
     os.replace(file.name, target)

@@ -64,6 +64,9 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
 
     Notes
     -----
+    Clips whose column ``label`` says that they are anomalies are fitted like all others, with a
+    warning.
+
     DCASE 2022 task 2 gives the section of every test clip, but not its domain. ``over="domain"`` is
     the minimum of the distances to source and target clips that published systems use.
 
@@ -116,6 +119,7 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
             cannot be fitted to a group; the message names it.
         """
         features, groups = self._split(X, reset=True)
+        _warn_of_anomalies(X)
         self._labelled = groups is not None
         if groups is None:
             groups = np.full(_num_samples(features), None)
@@ -292,6 +296,19 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _warn_of_anomalies(X):
+    """Say so where a search is refitted to a whole clip table, its test clips included."""
+    label = column_of(X, "label")
+    anomalies = 0 if label is None else int((label == "anomaly").sum())
+    if anomalies:
+        warnings.warn(
+            f"{anomalies} of {len(label)} training clips are labelled 'anomaly', and are learnt as "
+            "normal: fit normal clips only, and search with refit=False.",
+            UserWarning,
+            stacklevel=4,
+        )
 
 
 def _labels(X, columns):

@@ -185,3 +185,9 @@ def test_nested_parameters(X):
 def test_offset_of_several_groups(X):
     with pytest.raises(AttributeError, match="offsets_"):
         _ = GroupedDetector().fit(X).offset_
+
+
+def test_anomalies_among_the_training_clips(X):
+    label = np.array(["normal"] * 37 + ["anomaly"] * 3, dtype=object)
+    with pytest.warns(UserWarning, match="3 of 40 training clips are labelled 'anomaly'"):
+        GroupedDetector().fit(X.assign_coords(label=("clip", label)))

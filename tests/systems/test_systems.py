@@ -80,6 +80,7 @@ def test_grid_search_over_a_detector(clips, n_jobs):
         scoring=dcase_scorer,
         cv=NormalTrainSplit(),
         n_jobs=n_jobs,
+        refit=False,
     ).fit(clips)
     results = search.cv_results_
     assert np.isfinite(results["mean_test_score"]).all()
@@ -97,9 +98,10 @@ def test_grid_search_over_an_embedder(clips):
         cv=NormalTrainSplit(),
         n_jobs=2,
         error_score="raise",
+        refit=False,
     ).fit(clips)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
-    assert search.best_estimator_["embedder"].net_.history
+    assert len(search.best_params_) == 2
 
 
 def test_pipeline_memory(clips, tmp_path):

@@ -37,16 +37,15 @@ def run(args):
 
     progress = Progress(args.quiet)
     progress(f"listing {args.dir}")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # listed by name below
         clips = load_table(args.dir, on_unknown="warn")
     progress(f"reading {len(clips)} files")
     found = check_clips(clips, sr=args.sr, n_jobs=args.n_jobs, verbose=progress.bars)
-    rows = [("-", "unknown name", str(warning.message)) for warning in caught]
-    rows += [
-        (os.path.relpath(path, args.dir), problem, detail)
-        for path, problem, detail in found[["path", "problem", "detail"]].itertuples(index=False)
-    ]
+    unknown = clips["path"][clips["machine"].isna()]
+    rows = [(path, "unknown_name", "name and folders fit no known layout") for path in unknown]
+    rows += found[["path", "problem", "detail"]].itertuples(index=False, name=None)
+    rows = [(os.path.relpath(path, args.dir), *rest) for path, *rest in rows]
     if rows:
         print(format_table(["path", "problem", "detail"], rows), end="\n\n")
     count = {0: "no findings", 1: "1 finding"}.get(len(rows), f"{len(rows)} findings")

@@ -128,6 +128,19 @@ def check_report(option="--report"):
         raise ImportError(f"{option}: {error}") from error
 
 
+def check_device(device):
+    """Refuse a device that is not there, before features are computed."""
+    import torch
+
+    if device == "auto":
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"--device {device}: {reason}") from error
+
+
 def load_table(root, *, machines=None, split=None, **options):
     """Load the clips of a folder and keep some of them.
 
@@ -160,7 +173,10 @@ def load_table(root, *, machines=None, split=None, **options):
         counts = clips["split"].value_counts(dropna=False)
         clips = clips[clips["split"] == split]
         if len(clips) == 0:
-            found = ", ".join(f"{n} of split {_text(name)}" for name, n in counts.items())
+            found = ", ".join(
+                f"{n} of {f'split {name}' if isinstance(name, str) else 'no split'}"
+                for name, n in counts.items()
+            )
             raise ValueError(f"No clips of split {split} in {root}; found {found}.")
     return clips.reset_index(drop=True)
 

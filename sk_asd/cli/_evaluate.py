@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from pathlib import Path
 
 from sk_asd.cli._common import (
     Progress,
@@ -64,7 +65,7 @@ def run(args):
     if args.report:
         from sk_asd.inspection import write_report
 
-        name = "scores"
+        name = Path(args.scores).stem
         write_report(
             args.report,
             clips,
@@ -73,7 +74,7 @@ def run(args):
                 {name: scores["threshold"].to_numpy()} if "threshold" in scores.columns else None
             ),
             rules=args.rules,
-            settings={"scores": args.scores, "recordings": args.dir},
+            settings={"Scores": args.scores, "Recordings": args.dir},
         )
         progress(f"report written: {args.report}")
     print(percent(table))

@@ -6,6 +6,8 @@ from sk_asd.cli._common import (
     Progress,
     add_command,
     add_machine,
+    add_n_jobs,
+    check_device,
     check_output,
     listed,
     load_table,
@@ -42,6 +44,15 @@ def add_parser(commands):
         help="recordings to score (default: test)",
     )
     add_machine(parser)
+    add_n_jobs(parser)
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="for a network: auto (default), cpu, cuda, ...",
+    )
+    parser.add_argument(
+        "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
+    )
     parser.add_argument(
         "--dcase",
         metavar="FOLDER",
@@ -57,6 +68,7 @@ def run(args):
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")
     pipeline, _ = load_model(args.model)
+    configure(pipeline, args)
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)
     progress(f"scoring {len(clips)} clips")
@@ -67,6 +79,23 @@ def run(args):
     anomalies = int((table["decision"] == -1).sum())
     print(f"{len(table)} clips scored, {anomalies} called anomalous: {args.out}")
     return 0
+
+
+def configure(pipeline, args):
+    """Set where and how a loaded system computes.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there, or there is no network to put on it.
+    """
+    changes = {"feature__n_jobs": args.n_jobs, "feature__cache_dir": args.cache_dir}
+    if args.device is not None:
+        if "embedder" not in pipeline.named_steps:
+            raise ValueError(f"--device {args.device}: the model has no network.")
+        check_device(args.device)
+        changes["embedder__device"] = args.device
+    pipeline.set_params(**changes)
 
 
 def score_table(pipeline, clips, root, progress):

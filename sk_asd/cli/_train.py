@@ -3,12 +3,14 @@
 import argparse
 import contextlib
 import time
+import warnings
 
 from sk_asd.cli._common import (
     Progress,
     add_command,
     add_machine,
     add_n_jobs,
+    check_device,
     check_output,
     inventory,
     load_table,
@@ -231,6 +233,12 @@ def training_clips(clips):
     normal = clips[clips["label"].isna() | (clips["label"] == "normal")]
     if len(normal) == 0:
         raise ValueError(f"All {len(clips)} training clips are labelled as anomalies.")
+    if len(normal) < len(clips):
+        warnings.warn(
+            f"{len(clips) - len(normal)} of {len(clips)} training clips are labelled as anomalies: "
+            "left out.",
+            stacklevel=2,
+        )
     return normal.reset_index(drop=True)
 
 
@@ -278,19 +286,6 @@ def build(system, options):
     return pipeline.set_params(**changes)
 
 
-def check_device(device):
-    """Refuse a device that is not there, before features are computed."""
-    import torch
-
-    if device == "auto":
-        return
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(f"--device {device}: {reason}") from error
-
-
 def fit(pipeline, clips, progress):
     """Fit a system with its progress on stderr.
 
@@ -303,11 +298,12 @@ def fit(pipeline, clips, progress):
     progress : Progress
         Where progress is shown.
     """
-    verbose = {name: 0 for name in pipeline.get_params() if name.endswith("__verbose")}
-    if progress.quiet:
-        pipeline.set_params(**verbose)
+    if progress.quiet and "embedder" in pipeline.named_steps:
+        pipeline.set_params(embedder__verbose=0)
     # Training prints its epochs to stdout, which is for results.
     with contextlib.redirect_stdout(progress.stream):
         pipeline.fit(clips)
-    # Whoever loads the model should not be told about its training.
-    pipeline.set_params(**verbose)
+    # A model travels: the cache, device and talk of this training are not for who loads it.
+    pipeline.set_params(feature__cache_dir=None)
+    if "embedder" in pipeline.named_steps:
+        pipeline.set_params(embedder__device="auto", embedder__verbose=0)

@@ -65,8 +65,7 @@ def check_clips(
     clips : DataFrame
         A clip table. Sound in the column ``path`` or ``audio``; where there are both, in ``audio``.
     n_jobs : int, optional
-        Number of threads; None means 1 unless in a :class:`joblib.parallel_config` context, and -1
-        all processors.
+        Number of threads; None means all processors.
     sr : int, optional
         Sample rate that the clips should have, in Hz. By default the most frequent one.
     silence_db : float, default=-80.0
@@ -128,7 +127,9 @@ def check_clips(
         delayed(_examine)(sound, rate, silence_db, clip_fraction)
         for sound, rate in zip(sounds, rates)
     )
-    seen = Parallel(n_jobs=n_jobs, prefer="threads", return_as="generator")(jobs)
+    seen = Parallel(
+        n_jobs=-1 if n_jobs is None else n_jobs, prefer="threads", return_as="generator"
+    )(jobs)
     seen = list(tqdm(seen, total=len(clips), desc="Checking", unit="clip", disable=not verbose))
 
     machines = clips["machine"].tolist() if "machine" in clips.columns else [None] * len(clips)

@@ -1,5 +1,7 @@
 """Embeddings learnt by telling sections, machines or attributes apart."""
 
+import copy
+import warnings
 from collections.abc import Iterable
 from numbers import Integral, Real
 
@@ -77,8 +79,8 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
     verbose : int, default=0
         1 prints the loss of every epoch.
     random_state : int, RandomState instance or None, default=None
-        Seed of initial weights, windows, order and dropout. The same seed gives the same fit, bit
-        for bit, with the same number of torch threads.
+        Seed of initial weights, windows, order and dropout. On the CPU the same seed gives the
+        same fit, bit for bit, with the same number of torch threads.
     **kwargs : dict
         Parameters of skorch: ``module__*`` (of the backbone, such as ``module__width=0.5``),
         ``optimizer__*``, ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
@@ -201,6 +203,8 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
         n_frames = self._check_length(features)
         self.classes_, codes = self._classes(X, y, len(features))
 
+        params = self._skorch_params(len(features))
+
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         device = resolve_device(self.device)
         stream = RandomStream(seed, device)
@@ -214,7 +218,7 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
             )
         generator = torch.Generator().manual_seed(seed)
         sampler = RandomWindowSampler(len(features), features.shape[2] - n_frames + 1, generator)
-        self.net_ = SeededNet(
+        net = SeededNet(
             module,
             criterion=_ArcFaceLoss(head),
             optimizer=self.optimizer,
@@ -223,22 +227,17 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
             batch_size=self.batch_size,
             train_split=None,
             device=str(device),
-            callbacks=self.callbacks,
+            callbacks=copy.deepcopy(self.callbacks),
             verbose=self.verbose,
             iterator_train__sampler=sampler,
             iterator_train__generator=generator,
-            # Batch normalisation cannot work on a single window.
-            iterator_train__drop_last=len(features) % self.batch_size == 1,
-            **{
-                "optimizer__weight_decay": self.weight_decay,
-                **{k: v for k, v in self._net_params().items() if not k.startswith("module__")},
-            },
+            **params,
         )
-        self.net_.stream = stream
-        self.net_.fit(WindowDataset(features, codes, n_frames), y=None)
-        to_cpu(self.net_)
-        # They hold the training clips' order and a generator, which nobody needs any more.
-        self.net_.iterator_train__sampler = self.net_.iterator_train__generator = None
+        net.stream = stream
+        net.fit(WindowDataset(features, codes, n_frames), y=None)
+        self.net_ = to_cpu(net)
+        # Nobody needs the order of the training clips any more.
+        net.iterator_train__sampler = net.iterator_train__generator = None
         return self
 
     def transform(self, X):
@@ -266,7 +265,12 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
         features = check_features(self, X, reset=False)
         n_frames = self._check_length(features)
         starts = window_starts(features.shape[2], n_frames, self.window_hop)
-        device = resolve_device(self.device)
+        if self.pooling == "std" and len(starts) == 1:
+            raise ValueError(
+                f"pooling='std' needs several windows a clip, found one of {n_frames} frames in "
+                f"{features.shape[2]}: lower n_frames, or take pooling='mean'."
+            )
+        device = resolve_device(self.device, fitted=True)
         module = on_device(self.net_.module_, device)
         embeddings = []
         with torch.inference_mode():
@@ -275,6 +279,23 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
                 each = F.normalize(module(torch.from_numpy(windows).to(device)))
                 embeddings.append(_pool(each, self.pooling).cpu().numpy())
         return wrap(np.stack(embeddings), X, ("embedding",))
+
+    def _skorch_params(self, n_clips):
+        """Parameters for skorch, where the user's come before our own."""
+        for name in ("sampler", "batch_sampler", "shuffle", "generator"):
+            if f"iterator_train__{name}" in vars(self):
+                raise ValueError(
+                    f"iterator_train__{name} cannot be set: the order of the windows follows from "
+                    "random_state."
+                )
+        given = {k: v for k, v in self._net_params().items() if not k.startswith("module__")}
+        batch_size = given.get("iterator_train__batch_size", self.batch_size)
+        return {
+            "optimizer__weight_decay": self.weight_decay,
+            # Batch normalisation cannot work on a single window.
+            "iterator_train__drop_last": n_clips % batch_size == 1,
+            **given,
+        }
 
     def _check_length(self, features):
         """Length of a window, after a look whether the clips hold one."""
@@ -301,12 +322,20 @@ class SectionEmbedder(NetParamsMixin, TransformerMixin, BaseEstimator):
             labels = y.tolist()
         if len(labels) != n_clips:
             raise ValueError(f"Found {n_clips} clips but {len(labels)} class labels.")
-        classes = sorted(set(labels), key=lambda c: (str(type(c)), c if y is not None else str(c)))
+        # Values of columns may be missing or of different types, those of y are comparable.
+        classes = sorted(set(labels), key=str if is_labelled(X) else None)
         if len(classes) < 2:
             raise ValueError(
                 f"Found 1 class, {classes[0]!r}, in the target {self.target!r}: classification "
                 "needs at least two. Train over several machines or sections, or let further "
                 "columns make the classes, such as target=['section', 'vel'] or 'joint'."
+            )
+        if len(classes) == n_clips > 2:
+            warnings.warn(
+                f"Every clip is a class of its own in the target {self.target!r}: it has a column "
+                "that numbers the clips. Name the columns that describe them instead.",
+                UserWarning,
+                stacklevel=4,
             )
         codes = {label: code for code, label in enumerate(classes)}
         array = np.empty(len(classes), dtype=object)
@@ -377,14 +406,12 @@ class _ArcFaceLoss(nn.Module):
 
 
 def _copy(module, params):
-    import copy
-
     if params:
         raise ValueError(
             f"module__* parameters {sorted(params)} need a backbone given by name or as a class, "
             f"not an instance of {type(module).__name__}."
         )
-    return copy.deepcopy(module)
+    return copy.deepcopy(module).cpu()
 
 
 def _width(module, window):

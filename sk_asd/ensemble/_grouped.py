@@ -124,7 +124,7 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
         if groups is None:
             groups = np.full(_num_samples(features), None)
         over = None
-        if self._labelled and self.over is not None:
+        if self.over is not None and (self._labelled or column_of(X, self.over) is not None):
             over = _labels(X, [self.over])
         base = KNNDetector() if self.detector is None else self.detector
 
@@ -138,6 +138,7 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
             )
             for name, r in rows.items()
         )
+        vars(self).pop("pooled_", None)  # of an earlier fit
         self.training_groups_ = groups
         self.detectors_, self.offsets_ = {}, {}
         self.training_scores_ = np.empty(_num_samples(features))
@@ -390,6 +391,11 @@ def _training_scores(detector, X):
 def _offset(detector, X):
     """Threshold on the scores, whatever the detector calls it."""
     last = _last(detector)
+    if len(getattr(last, "offsets_", ())) > 1:
+        raise ValueError(
+            "a GroupedDetector with several groups cannot stand inside another: give all columns "
+            f"to one, such as by=[..., {last.by!r}]."
+        )
     if hasattr(last, "offset_"):
         return float(np.ravel(last.offset_)[0])
     if _is_pyod(last):
@@ -399,7 +405,9 @@ def _offset(detector, X):
 
 
 def _last(detector):
-    return detector[-1] if isinstance(detector, Pipeline) else detector
+    while isinstance(detector, Pipeline):
+        detector = detector[-1]
+    return detector
 
 
 def _is_pyod(detector):

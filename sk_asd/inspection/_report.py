@@ -13,6 +13,7 @@ from sklearn.utils import check_consistent_length
 from sk_asd import __version__
 from sk_asd.datasets._audio import replacing
 from sk_asd.metrics import dcase_scores
+from sk_asd.metrics._dcase import is_test
 
 N_ABNORMAL = 5  # clips listed per machine, section and system
 _HEADERS = {
@@ -22,7 +23,6 @@ _HEADERS = {
     "pauc": "pAUC",
     "pauc_source": "pAUC source",
     "pauc_target": "pAUC target",
-    "hmean": "h-mean",
 }
 
 
@@ -40,7 +40,7 @@ def write_report(
     path : str or path-like
         The file to write. Its folder must exist.
     clips : DataFrame
-        Clip table with the columns ``machine``, ``section``, ``domain`` and ``label``; ``path``
+        Clip table; test clips with a label are shown. It has the columns ``machine``, ``section``, ``domain`` and ``label``; ``path``
         where known. ``audio`` is not needed.
     scores : dict of str to array-like of shape (n_clips,)
         Name of each system and its scores, high = normal.
@@ -88,7 +88,11 @@ def write_report(
     unknown = set(thresholds) - set(scores)
     if unknown:
         raise ValueError(f"thresholds name systems without scores: {sorted(unknown)}.")
-    clips = clips.reset_index(drop=True)
+    # Training clips and clips without a label are in no table, so in no figure either.
+    counted = is_test(clips) & clips["label"].notna().to_numpy()
+    clips = clips[counted].reset_index(drop=True)
+    scores = {name: values[counted] for name, values in scores.items()}
+    thresholds = {name: values[counted] for name, values in thresholds.items()}
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("sk_asd.inspection"),
         autoescape=True,
@@ -211,8 +215,7 @@ def _group(clips, rows, machine, section, scores, thresholds):
     from sk_asd.inspection import _plots
 
     part = clips.iloc[rows]
-    domains = part["domain"].where(part["domain"].notna(), None)
-    kinds = _plots.kinds_of(part["label"], domains)
+    kinds = _plots.kinds_of(part["label"], _texts(part["domain"]))
     systems = []
     for name, values in scores.items():
         values = values[rows]
@@ -232,6 +235,11 @@ def _group(clips, rows, machine, section, scores, thresholds):
     return {"heading": heading or "all clips", "systems": systems}
 
 
+def _texts(column):
+    """Values of a column of text, missing ones empty."""
+    return ["" if pd.isna(value) else value for value in column]
+
+
 def _decisions(flagged, kinds):
     """Counts of the decisions, as a sentence."""
     anomalous = kinds == "anomaly"
@@ -244,11 +252,12 @@ def _decisions(flagged, kinds):
 def _most_abnormal(clips, scores, limits):
     """Rows of the clips with the lowest scores."""
     names = [Path(p).name for p in clips["path"]] if "path" in clips.columns else clips.index
+    domains = _texts(clips["domain"])
     order = np.argsort(scores, kind="stable")[:N_ABNORMAL]
     return [
         {
             "name": names[i],
-            "domain": clips["domain"].iloc[i] or "",
+            "domain": domains[i],
             "label": clips["label"].iloc[i],
             "score": f"{scores[i]:.4g}",
             "flagged": "" if limits is None else "anomaly" if scores[i] < limits[i] else "normal",

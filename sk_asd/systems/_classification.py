@@ -7,8 +7,8 @@ from sk_asd.embedders import SectionEmbedder
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import STFT, LogMel
 
-# `report` is Table 3 of the AITHU report for most machines (its ToyCar takes log-mel); `laptop`
-# keeps the structure with fewer bins, frames and channels, for minutes of training on 2 cores.
+# `report`: FFT, window and epochs of the AITHU report's Table 3, and its network for three of seven
+# machines. `laptop`: fewer bins, frames and channels, for minutes of training on 2 cores.
 _BUDGETS = {
     "report": {
         "stft": {"n_fft": 2048, "hop_length": 512},
@@ -16,7 +16,7 @@ _BUDGETS = {
         "embedder": {"backbone": "mfnse", "n_frames": 192, "max_epochs": 25},
     },
     "laptop": {
-        "stft": {"n_fft": 256, "hop_length": 512},
+        "stft": {"n_fft": 512, "hop_length": 512},
         "logmel": {"n_fft": 1024, "hop_length": 512, "n_mels": 64},
         "embedder": {
             "backbone": "cnn6",
@@ -48,8 +48,9 @@ def make_sc(
     Parameters
     ----------
     budget : {"laptop", "report"}, default="laptop"
-        ``"report"``: bins, frames, network and epochs of the report's Table 3; ``"laptop"``: fewer
-        of each, for a few minutes of training on 2 cores.
+        ``"report"``: FFT of 2048 samples, windows of 192 frames and 25 epochs as in the report's
+        Table 3, MobileFaceNet with squeeze-excitation for all machines; ``"laptop"``: Cnn6 with
+        fewer bins, frames and channels, for a few minutes of training on 2 cores.
     feature : {"logmel", "stft"} or transformer, default="logmel"
         Log-mel spectrogram, or magnitudes of the short-time Fourier transform; or an own
         transformer from clips to features ``(clip, bin, frame)``.

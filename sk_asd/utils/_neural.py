@@ -1,6 +1,7 @@
 """What estimators that own a skorch net share."""
 
 import copy
+import warnings
 from contextlib import nullcontext
 
 import numpy as np
@@ -14,6 +15,15 @@ class SeededNet(NeuralNet):
     """skorch net whose training steps draw from a :class:`~sk_asd.utils._random.RandomStream`."""
 
     stream = None
+    interrupted = False
+
+    def run_single_epoch(self, *args, **kwargs):
+        """One epoch; remembers Ctrl-C, which skorch takes for the wish to stop early."""
+        try:
+            return super().run_single_epoch(*args, **kwargs)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            raise
 
     def train_step(self, batch, **fit_params):
         """One training step, with dropout drawn from the stream."""
@@ -80,10 +90,28 @@ class NetParamsMixin:
         return self
 
 
-def resolve_device(device):
-    """Turn ``"auto"`` into the CUDA device if there is one, else the CPU."""
+def resolve_device(device, *, fitted=False):
+    """Turn ``"auto"`` into the CUDA device if there is one, else the CPU.
+
+    Raises
+    ------
+    ValueError
+        If the device is not there; a fitted network warns instead and computes on the CPU.
+    """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        if not fitted:
+            raise ValueError(f"device={device!r} cannot be used: {reason}") from error
+        warnings.warn(
+            f"device={device!r} cannot be used, computing on the CPU: {reason}",
+            UserWarning,
+            stacklevel=3,
+        )
+        device = "cpu"
     device = torch.device(device)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
@@ -95,17 +123,23 @@ def to_cpu(net):
 
     Raises
     ------
+    KeyboardInterrupt
+        If it ended training.
     ValueError
         If training ended without a finite loss.
     """
+    if net.interrupted:
+        raise KeyboardInterrupt
     loss = net.history[-1]["train_loss"] if len(net.history) else np.nan
     if not np.isfinite(loss):
         raise ValueError(
             f"Training diverged: the loss of epoch {len(net.history)} is {loss}. Lower lr, or look "
             "at the scale of the features."
         )
-    net.optimizer_ = None
-    net.stream = None
+    # Callbacks and the optimizer may hold tensors of the training device; the module and criterion
+    # as parameters would be stored a second time.
+    net.callbacks = net.optimizer_ = net.stream = net.module = net.criterion = None
+    net.callbacks_ = []
     net.device = "cpu"
     net.module_.cpu().eval()
     net.criterion_.cpu().eval()

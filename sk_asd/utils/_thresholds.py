@@ -23,9 +23,11 @@ def normal_threshold(scores, contamination, method="quantile"):
     float
         The threshold.
     """
-    if method == "quantile" or np.ptp(scores) == 0:
+    low, middle, high = np.quantile(-scores, [0.25, 0.5, 0.75])
+    if method == "quantile" or low == high:
         return float(np.quantile(scores, contamination))
-    anomaly = -scores
+    # A single odd clip among the normal ones would otherwise decide on the moments.
+    anomaly = np.minimum(-scores, middle + 5 * (high - low))
     # Pearson III is the gamma distribution in terms of mean, standard deviation and skewness, and
     # goes on where the skewness is zero or negative.
     fitted = stats.pearson3(stats.skew(anomaly), loc=anomaly.mean(), scale=anomaly.std())

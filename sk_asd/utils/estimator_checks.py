@@ -31,7 +31,8 @@ def check_estimator(estimator, inputs):
     ----------
     estimator : estimator
         Extractor, embedder or outlier detector; it is cloned, not fitted itself. Extractors should
-        take clips of 0.25 s at 16 kHz, feature estimators 12 bins and 20 frames.
+        take clips of 0.25 s at 16 kHz, feature estimators 12 bins and 20 frames. Detectors should
+        keep the scores of their training clips in ``training_scores_``.
     inputs : {"waveforms", "features", "embeddings"}
         What the estimator takes.
 
@@ -321,7 +322,7 @@ def check_not_fitted(estimator, inputs):
 
 
 def check_detector(estimator, inputs):
-    """Signs, thresholds and training scores are those of the design."""
+    """High is normal, thresholds set decisions alone, and ``training_scores_`` are kept."""
     X, _, _ = make_inputs(inputs)
     _seed(estimator)
     estimator.fit(X)
@@ -329,6 +330,11 @@ def check_detector(estimator, inputs):
     assert scores.dtype == decision.dtype == np.float64
     assert np.isfinite(scores).all()
     np.testing.assert_array_equal(estimator.predict(X), np.where(decision >= 0, 1, -1))
+    if inputs != "waveforms":
+        # Up in one half of the bins or features and down in the other: far off in any metric.
+        signs = np.where(np.arange(X.shape[1]) % 2, 50, -50).astype(X.dtype)
+        far = X.copy(data=X.values + signs.reshape(-1, *[1] * (X.ndim - 2)))
+        assert estimator.score_samples(far).mean() < scores.mean(), "high must be normal"
     assert estimator.training_scores_.shape == (len(X),)
     assert np.isfinite(estimator.training_scores_).all()
     expected = estimator.fit_predict(X)

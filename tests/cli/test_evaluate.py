@@ -16,7 +16,7 @@ def test_perfect_scores_give_100_percent(run, folder, scores):
     status, out, err = run("evaluate", scores, folder, "--quiet")
     assert (status, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["machine", "section", "AUC", "source", "AUC", "target", "pAUC", "h-mean"]
+    assert lines[0] == ["machine", "section", "AUC", "source", "AUC", "target", "pAUC", "hmean"]
     assert lines[1] == ["fan", "00", "100.00", "100.00", "100.00", "100.00"]
     assert lines[-1][-1] == "100.00"
 

@@ -91,6 +91,20 @@ def test_official_files(run, folder, model, tmp_path):
     assert all(found[n] == "1" for n in found if "anomaly" in n)
 
 
+def test_cache_and_workers(run, folder, model, scores, tmp_path):
+    argv = ["--out", tmp_path / "s.csv", "--cache-dir", tmp_path / "cache", "--n-jobs", 2]
+    assert run("score", model, folder, *argv, "--quiet")[0] == 0
+    assert list((tmp_path / "cache").iterdir())
+    assert (tmp_path / "s.csv").read_text() == scores.read_text()
+
+
+def test_device_needs_a_network(run, folder, model, tmp_path):
+    argv = ["--out", tmp_path / "s.csv", "--device", "cpu", "--quiet"]
+    status, _, err = run("score", model, folder, *argv)
+    assert status == 2
+    assert "--device cpu: the model has no network" in err
+
+
 def test_official_files_need_test_clips(run, folder, model, tmp_path):
     argv = ["--out", tmp_path / "s.csv", "--dcase", tmp_path / "x", "--split", "all"]
     status, _, err = run("score", model, folder, *argv)

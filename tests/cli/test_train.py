@@ -51,6 +51,7 @@ def test_options_reach_the_pipeline(run, folder, tmp_path):
     assert type(detector.detector).__name__ == "GaussianMixtureDetector"
     assert detector.detector.random_state == 3
     assert list(tmp_path.glob("cache/*"))
+    assert feature.cache_dir is None  # the model may be used elsewhere
     assert _models.read_header(out_file)["options"]["pooling"] == ["mean", "gwrp"]
 
 
@@ -68,11 +69,15 @@ def test_network_system(run, folder, tmp_path):
     assert (embedder.max_epochs, embedder.n_frames, embedder.random_state) == (1, 8, 0)
     assert embedder.target == ["machine", "vel"]
     assert len(embedder.classes_) == 4
-    assert embedder.verbose == 0
+    assert (embedder.verbose, embedder.device) == (0, "auto")
 
-    status, out, err = run("score", out_file, folder, "--out", tmp_path / "s.csv", "--quiet")
+    argv = ["score", out_file, folder, "--out", tmp_path / "s.csv", "--quiet", "--device"]
+    status, out, err = run(*argv, "cpu")
     assert (status, err) == (0, "")
     assert out.startswith("24 clips scored")
+    status, _, err = run(*argv, "nonsense")
+    assert status == 2
+    assert "--device nonsense: " in err
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,22 @@ def test_options_that_cannot_be(run, folder, tmp_path, system, argv, message):
     assert err.count("\n") == 1
     assert re.search(message, err)
     assert not list(tmp_path.iterdir())
+
+
+def test_anomalies_among_the_training_clips_are_left_out(run, folder, tmp_path):
+    shutil.copytree(folder / "fan", tmp_path / "fan")
+    odd = next((tmp_path / "fan" / "test").glob("*anomaly*"))
+    odd.rename(tmp_path / "fan" / "train" / odd.name)
+    argv = ["train", tmp_path, "--system", "pooling", "--out", tmp_path / "m", "--quiet"]
+    status, out, err = run(*argv)
+    assert status == 0
+    assert out.startswith("pooling trained on 10 clips")
+    assert "1 of 11 training clips are labelled as anomalies: left out" in err
+    for path in (tmp_path / "fan" / "train").glob("*normal*"):
+        path.unlink()
+    status, _, err = run(*argv)
+    assert status == 2
+    assert "All 1 training clips are labelled as anomalies" in err
 
 
 def test_output_is_checked_before_the_work(run, tmp_path):

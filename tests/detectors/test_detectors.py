@@ -17,6 +17,7 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
+from sk_asd.utils._thresholds import normal_threshold
 
 DETECTORS = [
     KNNDetector(),
@@ -149,6 +150,13 @@ def test_contamination_is_the_false_alarm_rate(detector):
         detector.set_params(contamination=0.1, threshold=threshold)
         rate = (detector.fit(X).predict(new) == -1).mean()
         assert 0.06 < rate < 0.15, (threshold, rate)
+
+
+def test_gamma_threshold_withstands_one_odd_clip():
+    scores = -np.random.default_rng(0).gamma(2, 1, size=200)
+    for odd in (30, 1000):
+        threshold = normal_threshold(np.append(scores, -odd), 0.1, "gamma")
+        assert 0.06 < (scores < threshold).mean() < 0.14
 
 
 def test_quantile_threshold(clips):

@@ -1,5 +1,6 @@
 """SectionEmbedder: learns classes, cuts windows right, repeats itself, and says what is wrong."""
 
+import pickle
 import subprocess
 import sys
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import xarray as xr
-from skorch.callbacks import EpochScoring, LRScheduler
+from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from torch import nn
 
 from sk_asd.embedders import SectionEmbedder
@@ -164,6 +165,7 @@ def test_plain_arrays_take_classes_from_y(clips):
 
 def test_last_batch_of_one_window(clips):
     small(batch_size=47).fit(clips)
+    small(iterator_train__batch_size=47).fit(clips)
 
 
 def test_skorch_parameters_pass_through(clips):
@@ -242,7 +244,54 @@ def test_cuda(clips):
     np.testing.assert_allclose(fitted.set_params(device="cuda").transform(clips), on_cpu, atol=1e-3)
 
 
+def test_missing_attributes_beside_y(clips):
+    """y is for scoring where labels are columns, whatever these hold."""
+    y = np.ones(48)
+    assert len(small(target="joint", max_epochs=1).fit(clips, y).classes_) == 6
+
+
+def test_interrupted_training_is_no_fit(clips):
+    class Interrupt(Callback):
+        def on_batch_end(self, net, **kwargs):
+            raise KeyboardInterrupt
+
+    embedder = small(callbacks=[("interrupt", Interrupt())])
+    with pytest.raises(KeyboardInterrupt):
+        embedder.fit(clips)
+    assert not hasattr(embedder, "net_")
+
+
+def test_early_stopping(clips):
+    stop = EarlyStopping("train_loss", patience=1, threshold=1e6, threshold_mode="abs")
+    embedder = small(callbacks=[("stop", stop)], max_epochs=50).fit(clips)
+    assert len(embedder.net_.history) < 10
+
+
+def test_pickle_holds_the_weights_once(clips):
+    schedule = LRScheduler("StepLR", step_size=1)
+    embedder = small(callbacks=[("schedule", schedule)]).fit(clips)
+    weights = sum(t.nbytes for t in embedder.net_.module_.state_dict().values())
+    assert len(pickle.dumps(embedder)) < 1.5 * weights + 50_000
+    assert not hasattr(schedule, "lr_scheduler_")
+
+
 class TestErrors:
+    def test_device(self, clips):
+        with pytest.raises(ValueError, match="device='meteor' cannot be used"):
+            small(device="meteor").fit(clips)
+        embedder = small().fit(clips).set_params(device="meteor")
+        with pytest.warns(UserWarning, match="device='meteor' cannot be used, computing on the"):
+            embedder.transform(clips)
+
+    def test_order_of_windows(self, clips):
+        with pytest.raises(ValueError, match="iterator_train__shuffle cannot be set"):
+            small(iterator_train__shuffle=True).fit(clips)
+
+    def test_spread_of_one_window(self, clips):
+        embedder = small(pooling="std", n_frames=30).fit(clips)
+        with pytest.raises(ValueError, match="pooling='std' needs several windows a clip"):
+            embedder.transform(clips)
+
     def test_clip_shorter_than_one_window(self, clips):
         with pytest.raises(
             ValueError, match="have 30 frames, fewer than one window of n_frames=50"

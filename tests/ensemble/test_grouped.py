@@ -160,7 +160,8 @@ def test_pyod_in_a_pipeline_keeps_its_sign(X):
     grouped = GroupedDetector(make_pipeline(StandardScaler(), PyODKNN())).fit(X)
     bare = GroupedDetector(PyODKNN()).fit(X)
     anomaly = X.copy(data=X.values * 3)
-    for detector in (grouped, bare):
+    nested = GroupedDetector(make_pipeline(PCA(), make_pipeline(StandardScaler(), PyODKNN())))
+    for detector in (grouped, bare, nested.fit(X)):
         assert detector.score_samples(X).mean() > detector.score_samples(anomaly).mean()
         assert detector.training_scores_.mean() < 0
 
@@ -191,3 +192,15 @@ def test_anomalies_among_the_training_clips(X):
     label = np.array(["normal"] * 37 + ["anomaly"] * 3, dtype=object)
     with pytest.warns(UserWarning, match="3 of 40 training clips are labelled 'anomaly'"):
         GroupedDetector().fit(X.assign_coords(label=("clip", label)))
+
+
+def test_groups_within_groups(X):
+    inner = GroupedDetector(by="machine")
+    with pytest.raises(ValueError, match="with several groups cannot stand inside another"):
+        GroupedDetector(inner).fit(X)
+
+
+@pytest.mark.filterwarnings("ignore:No column:UserWarning")
+def test_over_without_groups(X):
+    detector = GroupedDetector(MahalanobisDetector(), by="place", over="domain").fit(X)
+    assert set(detector.detectors_[None]) == {"source", "target"}

@@ -244,3 +244,17 @@ def test_figures_are_reproducible_and_leave_no_global_state():
     assert (
         "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
     )
+
+
+def test_only_labelled_test_clips_are_shown(tmp_path, clips, scores):
+    extra = clips.iloc[:6].assign(
+        path=[f"/somewhere/extra_{i}.wav" for i in range(6)],
+        split=["train"] * 3 + ["test"] * 3,
+        label=["normal"] * 3 + [None] * 3,
+    )
+    table = pd.concat([clips.assign(split="test"), extra], ignore_index=True)
+    # Lowest of all, so that they would head the list of the most abnormal clips.
+    more = {name: np.append(values, np.full(6, -9.0)) for name, values in scores.items()}
+    text = write_report(tmp_path / "a.html", table, more).read_text(encoding="utf-8")
+    assert "extra_" not in text
+    assert ">nan<" not in text

@@ -40,6 +40,16 @@ class Inverted(CosineDetector):
         return -super().predict(X)
 
 
+class Flipped(CosineDetector):
+    """A detector whose scores are high for anomalies."""
+
+    def _fit(self, X):
+        return -super()._fit(X)
+
+    def _score(self, X):
+        return -super()._score(X)
+
+
 class Spoiler(CosineDetector):
     """A detector that writes to its input."""
 
@@ -58,6 +68,7 @@ class Spoiler(CosineDetector):
         (Restless(), checks.check_refit),
         (Restless(), checks.check_global_generators),
         (Inverted(), checks.check_detector),
+        (Flipped(), checks.check_detector),
         (Spoiler(), checks.check_input_unchanged),
     ],
     ids=lambda v: v.__name__ if callable(v) else type(v).__name__,

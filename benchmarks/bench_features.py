@@ -61,20 +61,21 @@ def librosa_stft(wave):
 
 
 def take_turns(rivals, rounds):
-    """Milliseconds of every call: {name: list}, the rivals alternating."""
+    """Seconds and CPU seconds of every call, the rivals alternating: {name: list} twice."""
     for call in rivals.values():
         call()
-    times = {name: [] for name in rivals}
+    times, cpu_times = ({name: [] for name in rivals} for _ in range(2))
     for _ in range(rounds):
         for name, call in rivals.items():
-            start = time.perf_counter()
+            start, cpu_start = time.perf_counter(), time.process_time()
             call()
-            times[name].append(1e3 * (time.perf_counter() - start))
-    return times
+            times[name].append(time.perf_counter() - start)
+            cpu_times[name].append(time.process_time() - cpu_start)
+    return times, cpu_times
 
 
 def speed(files, rounds):
-    """Rows of (path, rival, ms per clip, ratio to librosa, its range over rounds)."""
+    """Rows of task, rival, milliseconds a clip, ratio to librosa and its range over rounds."""
     waves = np.stack([read_audio(path)[0] for path in files])
     clips = pd.DataFrame({"path": [str(path) for path in files]})
 
@@ -101,14 +102,15 @@ def speed(files, rounds):
             "sk_asd": ours(extractor(), X),
             "sk_asd, n_jobs=1": ours(extractor(n_jobs=1), X),
         }
-        times = take_turns(rivals, rounds)
+        times, cpu_times = take_turns(rivals, rounds)
         for name, values in times.items():
             ratios = [a / b for a, b in zip(times["librosa loop"], values)]
             rows.append(
                 {
                     "task": task,
                     "what": name,
-                    "ms a clip": f"{statistics.median(values) / len(files):.2f}",
+                    "ms a clip": f"{1e3 * statistics.median(values) / len(files):.2f}",
+                    "CPU ms a clip": f"{1e3 * statistics.median(cpu_times[name]) / len(files):.2f}",
                     "times librosa's clips/s": f"{statistics.median(ratios):.2f}",
                     "range": f"{min(ratios):.2f}–{max(ratios):.2f}",
                 }
@@ -252,7 +254,9 @@ def main():
             f"{datetime.date.today()}; {os.cpu_count()} CPU cores ({platform.machine()}, "
             f"{torch.backends.cpu.get_cpu_capability()}), Python {platform.python_version()}, "
             f"torch {torch.__version__}, librosa {librosa.__version__}, NumPy {np.__version__}, "
-            f"soundfile {soundfile.__version__}.",
+            f"soundfile {soundfile.__version__}. Load of the machine before the run: "
+            f"{os.getloadavg()[0]:.1f}; with more than about 0.3, other programs took a share of "
+            "the cores: ratios stand, times and the gain of a second thread do not.",
             "",
             f"{n_files} clips of {SECONDS} s at {SR} Hz, {kind}; 2048-point frames every 512 "
             f"samples, 128 mel bins; {rounds} rounds in which the rivals take turns, median of the "

@@ -40,8 +40,8 @@ def write_report(
     path : str or path-like
         The file to write. Its folder must exist.
     clips : DataFrame
-        Clip table; test clips with a label are shown. It has the columns ``machine``, ``section``, ``domain`` and ``label``; ``path``
-        where known. ``audio`` is not needed.
+        Clip table, of which the test clips with a label are shown. It has the columns ``machine``,
+        ``section``, ``domain`` and ``label``, and ``path`` where known; ``audio`` is not needed.
     scores : dict of str to array-like of shape (n_clips,)
         Name of each system and its scores, high = normal.
     thresholds : dict of str to array-like of shape (n_clips,), default=None

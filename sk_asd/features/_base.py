@@ -1,5 +1,6 @@
 """What all feature extractors share: where waveforms come from, threads, chunks and the cache."""
 
+import ctypes
 import functools
 import hashlib
 import math
@@ -9,6 +10,7 @@ from abc import ABCMeta, abstractmethod
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from numbers import Integral, Real
+from pathlib import Path
 
 import joblib
 import numpy as np
@@ -329,15 +331,24 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
 
 @functools.cache
-def _openmp():
-    return ThreadpoolController().select(user_api="openmp")
+def _thread_settings():
+    """Functions that set the number of threads of OpenMP and of MKL for the calling thread."""
+    openmp = ThreadpoolController().select(user_api="openmp")
+    setters = [lambda n: openmp.limit(limits=n)]
+    # torch brings MKL inside its own library, where threadpoolctl does not find it.
+    library = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    if library.exists() and torch.backends.mkl.is_available():
+        setters.append(ctypes.CDLL(str(library)).MKL_Set_Num_Threads_Local)
+    return setters
 
 
 def _limit_torch_to_this_thread():
     """Make torch's operations called from this thread run in it alone.
 
     ``torch.set_num_threads`` would also change the number that threads started later begin with, if
-    only for a moment; OpenMP's own setting belongs to the thread.
+    only for a moment; these settings belong to the thread. With one thread the order of additions,
+    and so the last bit of a result, is always the same.
     """
     torch.get_num_threads()  # the first call of a thread initialises its number; ours comes after
-    _openmp().limit(limits=1)
+    for setter in _thread_settings():
+        setter(1)

@@ -230,6 +230,15 @@ def slider_unit(rng):
 def slider_motion(sound, unit, attributes):
     """Motion of the carriage: strokes with constant acceleration, cruise, braking and a dwell.
 
+    Parameters
+    ----------
+    sound : Sound
+        The clip, with its time axis and generator.
+    unit : dict
+        The machine individual.
+    attributes : dict of str to str
+        Speed ``vel`` in mm/s and acceleration ``ac`` in g.
+
     Returns
     -------
     velocity : ndarray of the shape of ``sound.control_times``

@@ -153,6 +153,7 @@ def parse_attributes(tokens):
     Returns
     -------
     dict of str to str
+        Values by attribute.
 
     Examples
     --------

@@ -57,6 +57,11 @@ class Sound:
             Revolutions a second.
         wander : float
             Standard deviation of the relative speed.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Revolutions at every sample.
         """
         speed = rate * (1 + wander * self.wander())
         turns = np.cumsum(speed) * (_CONTROL / self.sr) + self.rng.uniform()
@@ -77,6 +82,11 @@ class Sound:
             Amplitude of each.
         rate : float
             Fastest rotation in Hz: orders beyond the Nyquist frequency are left out.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Samples.
         """
         orders = np.asarray(orders)
         levels = np.broadcast_to(np.asarray(levels, dtype=float), orders.shape)
@@ -122,6 +132,11 @@ class Sound:
             Amplitude of each strike.
         kernel : ndarray
             Response to one strike, as :func:`ring` makes it.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Samples.
         """
         place = np.asarray(times, dtype=float) * self.sr
         heights = np.broadcast_to(np.asarray(heights, dtype=float), place.shape)
@@ -177,6 +192,11 @@ def ring(modes, sr, seconds=0.06):
         Sample rate in Hz.
     seconds : float
         Length of the response.
+
+    Returns
+    -------
+    ndarray
+        Samples.
     """
     t = np.arange(max(int(seconds * sr), 8)) / sr
     kernel = np.zeros_like(t)

@@ -38,6 +38,11 @@ def check_clip_table(X, required=()):
     required : sequence of str
         Columns that must be there.
 
+    Returns
+    -------
+    DataFrame
+        `X` itself.
+
     Raises
     ------
     TypeError
@@ -70,6 +75,11 @@ def check_clip_table(X, required=()):
 
 def metadata_of(X):
     """Metadata per clip of a clip table or labelled array.
+
+    Parameters
+    ----------
+    X : container
+        Any input of an estimator.
 
     Returns
     -------

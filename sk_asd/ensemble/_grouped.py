@@ -77,8 +77,8 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
     >>> from sk_asd.ensemble import GroupedDetector
     >>> X = pd.DataFrame({"section": ["00", "00", "01", "01"], "level": [0.0, 1.0, 10.0, 11.0]})
     >>> detector = GroupedDetector(KNNDetector(metric="euclidean")).fit(X)
-    >>> detector.score_samples(pd.DataFrame({"section": ["00", "01"], "level": [10.0, 10.0]}))
-    array([-9.,  0.])
+    >>> detector.score_samples(pd.DataFrame({"section": ["00", "01"], "level": [10.0, 10.5]}))
+    array([-9. , -0.5])
     """
 
     _parameter_constraints: dict = {

@@ -242,7 +242,7 @@ def main():
     params = {}
     if args.smoke:
         clips = make_machine_sounds(
-            ("slider", "valve"), n_train=12, n_test=6, duration=4.5, random_state=0
+            ("slider", "valve"), n_train=12, n_test=6, duration=6.5, random_state=0
         )
         args.seeds, params = 2, {"max_epochs": 2, "target": ["machine", "section", "domain"]}
     elif args.data is None:

@@ -74,6 +74,9 @@ def main(argv=None):
         For ``--help``, ``--version`` (0) and wrong usage (2), as :mod:`argparse` does.
     """
     args = _parser().parse_args(argv)
+    # Threads that spin while they wait make training many times slower beside other busy programs.
+    # Read once, when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with _plain_warnings():
             status = args.run(args)

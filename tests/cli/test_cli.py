@@ -104,6 +104,16 @@ def test_reader_that_goes_away_is_no_error(folder):
     assert done.stderr == ""
 
 
+def test_threads_wait_passively_unless_told_otherwise(run, monkeypatch):
+    monkeypatch.setattr(_check, "run", lambda args: 0)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    run("check", "x")
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    run("check", "x")
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
 def test_warnings_are_one_line(run, monkeypatch):
     def warn(args):
         import warnings

@@ -85,7 +85,7 @@ class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
         The fitted clone.
     n_features_in_ : int
         Number of features, if the transformer records it.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, if `fit` was given a DataFrame with text as names.
 
     See Also

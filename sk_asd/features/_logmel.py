@@ -94,7 +94,7 @@ class LogMel(Spectrogram):
         Window, padded to `n_fft`.
     n_features_in_ : int
         Samples of a clip, or the width of the array seen in `fit`.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Column names of a numeric DataFrame without sound, if `fit` was given one.
 
     See Also

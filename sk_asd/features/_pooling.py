@@ -33,7 +33,7 @@ class TimePooling(KeepLabels, TransformerMixin, BaseEstimator):
     ----------
     n_features_in_ : int
         Number of bins.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (n_features,)
         Names of the columns, if `fit` was given a DataFrame with text as names.
 
     See Also

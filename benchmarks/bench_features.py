@@ -11,7 +11,6 @@ import argparse
 import datetime
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -208,7 +207,9 @@ def extract_to_cache(name, cache, list_of_files, n_clips):
     start = time.perf_counter()
     features = extractor.fit_transform(clips)
     first = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    # Of this process alone: ru_maxrss keeps what the process that started it had.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    peak = int(status["VmHWM"].split()[0]) / 2**10
     start = time.perf_counter()
     extractor.fit_transform(clips)
     second = time.perf_counter() - start

@@ -16,7 +16,8 @@ class ArcFace(nn.Module):
     the class's weight vector. In training the logit of the target class alone becomes
     ``scale * cos(theta + margin)``. Past ``theta = pi - margin``, where this would rise again, it
     goes on as ``scale * (cos(theta) - margin * sin(margin))``, so that it falls with theta
-    everywhere.
+    everywhere. Where the target is a mixture of classes, as mixup makes it, the logits are the mean
+    of those for each of its classes, weighted by the probabilities.
 
     Parameters
     ----------
@@ -42,6 +43,7 @@ class ArcFace(nn.Module):
 
     See Also
     --------
+    SubclusterAdaCos : A head without margin that finds its scale itself.
     MobileFaceNet : Embeddings of spectrograms.
     Cnn6 : Embeddings of spectrograms.
 
@@ -80,19 +82,23 @@ class ArcFace(nn.Module):
         ----------
         embedding : Tensor of shape (n, embedding_dim)
             Embeddings, of any length but zero.
-        target : Tensor of int64 of shape (n,), default=None
-            Class of every embedding, whose logit gets the margin. None: no margin anywhere.
+        target : Tensor of shape (n,) or (n, n_classes), default=None
+            Class of every embedding as an integer, whose logit gets the margin, or probabilities of
+            the classes. None: no margin anywhere.
 
         Returns
         -------
         Tensor of shape (n, n_classes)
             Logits for the cross-entropy.
+
+        Raises
+        ------
+        ValueError
+            If `target` has another shape or type.
         """
-        cosine = F.linear(F.normalize(embedding), F.normalize(self.weight))
+        cos = F.linear(F.normalize(embedding), F.normalize(self.weight))
         if target is None:
-            return self.scale * cosine
-        target = target.unsqueeze(1)
-        cos = cosine.gather(1, target)
+            return self.scale * cos
         # The slope of the root is infinite at cos = 1 and -1, where rounding ends up: keep off it.
         sin = (1 - cos * cos).clamp(min=torch.finfo(cos.dtype).eps).sqrt()
         wanted = torch.where(
@@ -100,4 +106,22 @@ class ArcFace(nn.Module):
             cos * math.cos(self.margin) - sin * math.sin(self.margin),
             cos - self.margin * math.sin(self.margin),
         )
-        return self.scale * cosine.scatter(1, target, wanted)
+        return self.scale * torch.lerp(cos, wanted, class_probabilities(target, cos))
+
+
+def class_probabilities(target, logits):
+    """Return `target` as probabilities in the shape and type of `logits`.
+
+    Raises
+    ------
+    ValueError
+        If `target` is neither integers of shape (n,) nor probabilities of shape (n, n_classes).
+    """
+    if target.shape == logits.shape and target.is_floating_point():
+        return target.to(logits.dtype)
+    if target.shape == logits.shape[:1] and not target.is_floating_point():
+        return F.one_hot(target.long(), logits.shape[1]).to(logits.dtype)
+    raise ValueError(
+        f"target must be integers of shape {tuple(logits.shape[:1])} or probabilities of shape "
+        f"{tuple(logits.shape)}, got {target.dtype} of shape {tuple(target.shape)}."
+    )

@@ -61,6 +61,78 @@ def test_no_margin_is_the_plain_cosine():
     torch.testing.assert_close(head(x, target), head(x))
 
 
+def test_loss_equals_the_published_formula():
+    """Equation 3 of the paper with the fallback past pi - margin, one clip at a time."""
+    torch.manual_seed(0)
+    head = ArcFace(8, 5, margin=0.5, scale=12.0).double()
+    x, target = torch.randn(200, 8).double(), torch.arange(200) % 5
+    expected, past = 0.0, 0
+    for e, t in zip(x, target.tolist()):
+        theta = [math.acos(F.cosine_similarity(e, w, dim=0).item()) for w in head.weight]
+        terms = [math.exp(12 * math.cos(a)) for a in theta]
+        if theta[t] < math.pi - 0.5:
+            terms[t] = math.exp(12 * math.cos(theta[t] + 0.5))
+        else:
+            terms[t] = math.exp(12 * (math.cos(theta[t]) - 0.5 * math.sin(0.5)))
+            past += 1
+        expected -= math.log(terms[t] / sum(terms)) / 200
+    assert past > 0
+    loss = F.cross_entropy(head(x, target), target).item()
+    assert loss == pytest.approx(expected, abs=1e-6)
+    loss = F.cross_entropy(head.float()(x.float(), target), target).item()
+    assert loss == pytest.approx(expected, rel=1e-6)
+
+
+def test_loss_without_margin_is_the_scaled_cosine_softmax():
+    torch.manual_seed(0)
+    head = ArcFace(8, 5, margin=0.0, scale=16.0)
+    x, target = torch.randn(30, 8), torch.arange(30) % 5
+    cosine = F.cosine_similarity(x[:, None], head.weight[None], dim=2)
+    expected = -torch.log_softmax(16 * cosine, dim=1)[torch.arange(30), target].mean()
+    assert F.cross_entropy(head(x, target), target).item() == pytest.approx(expected.item(), 1e-6)
+
+
+def test_one_hot_targets_equal_integers():
+    torch.manual_seed(0)
+    head = ArcFace(6, 3)
+    target = torch.arange(12) % 3
+    gradients, outputs = [], []
+    for t in (target, target.int(), F.one_hot(target).float()):
+        x = torch.linspace(-1, 1, 72).sin().reshape(12, 6).requires_grad_()
+        outputs.append(head(x, t))
+        F.cross_entropy(outputs[-1], target).backward()
+        gradients.append(x.grad)
+    for y, grad in zip(outputs[1:], gradients[1:]):
+        torch.testing.assert_close(y, outputs[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(grad, gradients[0], rtol=0, atol=1e-6)
+
+
+def test_mixed_targets_average_the_logits_of_their_classes():
+    head = head_on_the_circle([0.0, 1.0, 2.5], margin=0.5, scale=10.0)
+    logits = head(at(0.4), torch.tensor([[0.3, 0.7, 0.0]]).double())
+    first = 0.3 * math.cos(0.4 + 0.5) + 0.7 * math.cos(0.4)
+    second = 0.3 * math.cos(0.6) + 0.7 * math.cos(0.6 + 0.5)
+    expected = 10 * torch.tensor([[first, second, math.cos(2.1)]]).double()
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
+
+    torch.manual_seed(0)
+    head = ArcFace(8, 4).double()
+    x, p = torch.randn(20, 8).double(), torch.rand(20, 4).double()
+    p /= p.sum(1, keepdim=True)
+    each = [head(x, torch.full((20,), c)) for c in range(4)]
+    expected = sum(p[:, c, None] * each[c] for c in range(4))
+    torch.testing.assert_close(head(x, p), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [torch.zeros(3, dtype=torch.long), torch.zeros(2), torch.zeros(2, 4), torch.eye(2, 3).long()],
+)
+def test_bad_targets(target):
+    with pytest.raises(ValueError, match=r"integers of shape \(2,\) or .* shape \(2, 3\), got"):
+        ArcFace(4, 3)(torch.ones(2, 4), target)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_gradients_are_finite_on_and_near_the_axis(dtype, sign):

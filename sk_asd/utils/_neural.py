@@ -1,34 +1,111 @@
-"""What estimators that own a skorch net share."""
+"""What estimators that own a skorch net share: parameters, the training loop, devices."""
 
 import copy
+import time
 import warnings
 from contextlib import nullcontext
+from numbers import Integral, Real
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 from skorch import NeuralNet
+from skorch.callbacks import Callback
+
+from sk_asd.utils._random import RandomStream
+from sk_asd.utils._sklearn import CallbackSupportMixin, Interval
 
 PREFIXES = ("module__", "optimizer__", "iterator_train__", "callbacks__")
 
 
 class SeededNet(NeuralNet):
-    """skorch net whose training steps draw from a :class:`~sk_asd.utils._random.RandomStream`."""
+    """skorch net whose training steps draw from a :class:`~sk_asd.utils._random.RandomStream`.
+
+    Training ends cleanly, within an epoch if need be, once `deadline` has passed, a time of
+    :func:`time.monotonic`. With `mixed_precision` the module computes in bfloat16 wherever torch
+    deems that safe; losses stay in float32.
+    """
 
     stream = None
+    deadline = None
+    mixed_precision = False
     interrupted = False
+    out_of_time = False
 
-    def run_single_epoch(self, *args, **kwargs):
+    def run_single_epoch(self, iterator, training, *args, **kwargs):
         """One epoch; remembers Ctrl-C, which skorch takes for the wish to stop early."""
+        if training and self.deadline is not None:
+            iterator = self._until_deadline(iterator)
         try:
-            return super().run_single_epoch(*args, **kwargs)
+            return super().run_single_epoch(iterator, training, *args, **kwargs)
         except KeyboardInterrupt:
             self.interrupted = True
             raise
 
+    def _until_deadline(self, batches):
+        for batch in batches:
+            yield batch
+            if time.monotonic() > self.deadline:
+                self.out_of_time = True
+                return
+
     def train_step(self, batch, **fit_params):
-        """One training step, with dropout drawn from the stream."""
+        """One training step, with dropout drawn from the stream.
+
+        Raises
+        ------
+        ValueError
+            If the loss is not finite.
+        """
         with self.stream.active() if self.stream is not None else nullcontext():
-            return super().train_step(batch, **fit_params)
+            step = super().train_step(batch, **fit_params)
+        if not torch.isfinite(step["loss"]):
+            raise ValueError(
+                f"Training diverged: the loss of epoch {len(self.history)} is "
+                f"{step['loss'].item()}. Lower lr, or look at the scale of the features."
+            )
+        return step
+
+    def infer(self, x, **fit_params):
+        """Output of the module in float32."""
+        if not self.mixed_precision:
+            return super().infer(x, **fit_params)
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16):
+            output = super().infer(x, **fit_params)
+        return tuple(o.float() for o in output) if isinstance(output, tuple) else output.float()
+
+
+class _Epochs(Callback):
+    """Ends the training when time is up or one of scikit-learn's callbacks asks for it."""
+
+    def __init__(self, estimator, context, X, y):
+        self.estimator = estimator
+        self.context = context
+        self.data = {"X": X, "y": y}
+
+    def on_epoch_begin(self, net, **kwargs):
+        if self.context is not None:
+            self.task = self.context.subcontext(task_name="epoch")
+            self.task.call_on_fit_task_begin(estimator=self.estimator, **self.data)
+
+    def on_epoch_end(self, net, **kwargs):
+        stop = net.out_of_time
+        if self.context is not None:
+            stop |= self.task.call_on_fit_task_end(
+                estimator=self.estimator,
+                reconstruction_attributes=lambda: self._fitted(net),
+                **self.data,
+            )
+        if stop:
+            # skorch's way to stop early; SeededNet tells it from Ctrl-C.
+            raise KeyboardInterrupt
+
+    def _fitted(self, net):
+        """What the estimator would have as fitted attributes if training ended now."""
+        now = copy.copy(net)
+        now.module_, now.criterion_ = copy.deepcopy((net.module_, net.criterion_))
+        own = {k: v for k, v in vars(self.estimator).items() if k.endswith("_") and k[0] != "_"}
+        return {**own, "net_": to_cpu(now)}
 
 
 class NetParamsMixin:
@@ -90,6 +167,150 @@ class NetParamsMixin:
         return self
 
 
+class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
+    """Training of an estimator that owns a skorch net.
+
+    The estimator has the parameters of `_training_constraints`. Its ``fit`` calls
+    :meth:`_training_setup` for the device and the sources of random numbers, builds module,
+    criterion, dataset and sampler, and hands them to :meth:`_train`, which sets ``net_``,
+    ``n_epochs_``, ``stop_reason_`` and ``fit_time_``.
+    """
+
+    _training_constraints: dict = {
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "batch_size": [Interval(Integral, 2, None, closed="left")],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "optimizer": [callable],
+        "max_time": [Interval(Real, 0, None, closed="neither"), None],
+        "mixed_precision": ["boolean"],
+        "warm_start": ["boolean"],
+        "device": [str, torch.device],
+        "callbacks": [list, None],
+        "verbose": ["verbose"],
+        "random_state": ["random_state"],
+    }
+
+    def _training_setup(self):
+        """Device, random stream for weights and dropout, generator for windows and order."""
+        rng = check_random_state(self.random_state)
+        # A warm start goes on with numbers that the fits before it did not see.
+        n_before = self._n_fits if self._continues() else 0
+        for _ in range(n_before + 1):
+            seed = rng.randint(np.iinfo(np.int32).max)
+        device = resolve_device(self.device)
+        return device, RandomStream(seed, device), torch.Generator().manual_seed(seed)
+
+    def _continues(self):
+        """Tell whether this fit goes on where the last one ended."""
+        return self.warm_start and hasattr(self, "net_")
+
+    def _skorch_params(self, n_items):
+        """Parameters for skorch, where the user's come before our own."""
+        for name in ("sampler", "batch_sampler", "shuffle", "generator"):
+            if f"iterator_train__{name}" in vars(self):
+                raise ValueError(
+                    f"iterator_train__{name} cannot be set: the order of the windows follows from "
+                    "random_state."
+                )
+        given = {k: v for k, v in self._net_params().items() if not k.startswith("module__")}
+        batch_size = given.get("iterator_train__batch_size", self.batch_size)
+        return {
+            "optimizer__weight_decay": self.weight_decay,
+            # Batch normalisation cannot work on a single window.
+            "iterator_train__drop_last": n_items % batch_size == 1,
+            **given,
+        }
+
+    def _train(
+        self,
+        module,
+        criterion,
+        dataset,
+        sampler,
+        setup,
+        *,
+        X,
+        y=None,
+        net=SeededNet,
+        attributes=None,
+        callbacks=(),
+        **params,
+    ):
+        """Train a net and keep it.
+
+        Parameters
+        ----------
+        module, criterion : nn.Module
+            What is trained; both on the CPU.
+        dataset, sampler : Dataset, Sampler
+            Items to train on and their order.
+        setup : tuple
+            Result of :meth:`_training_setup`.
+        X, y : container
+            Input of ``fit``, for scikit-learn's callbacks alone.
+        net : type, default=SeededNet
+            Class of the net.
+        attributes : dict, default=None
+            Attributes to set on the net.
+        callbacks : sequence of Callback
+            skorch callbacks of the estimator's own.
+        **params : dict
+            Further parameters of the net, such as ``train_split``.
+        """
+        device, stream, generator = setup
+        start = time.monotonic()
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        if context is not None:
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        net = net(
+            module,
+            criterion=criterion,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            device=str(device),
+            callbacks=[
+                *callbacks,
+                *copy.deepcopy(self.callbacks or []),
+                _Epochs(self, context, X, y),
+            ],
+            verbose=self.verbose,
+            iterator_train__sampler=sampler,
+            iterator_train__generator=generator,
+            **{"train_split": None, **self._skorch_params(len(sampler)), **params},
+        )
+        net.stream, net.mixed_precision = stream, self.mixed_precision
+        for name, value in (attributes or {}).items():
+            setattr(net, name, value)
+        if self.max_time is not None:
+            net.deadline = start + self.max_time
+        net.initialize()
+        before = []
+        if self._continues():
+            before = self.net_.history
+            net.history_.extend(before)
+        net.partial_fit(dataset, y=None)
+        n_epochs = len(net.history) - len(before)
+        out_of_time = net.out_of_time
+        self.net_ = to_cpu(net)
+        self.n_epochs_ = len(net.history)
+        self.stop_reason_ = (
+            "max_time"
+            if out_of_time
+            else "max_epochs"
+            if n_epochs == self.max_epochs
+            else "callback"
+        )
+        self.fit_time_ = time.monotonic() - start
+        self._n_fits = self._n_fits + 1 if len(before) else 1
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, reconstruction_attributes=lambda: {}
+            )
+
+
 def resolve_device(device, *, fitted=False):
     """Turn ``"auto"`` into the CUDA device if there is one, else the CPU.
 
@@ -125,20 +346,13 @@ def to_cpu(net):
     ------
     KeyboardInterrupt
         If it ended training.
-    ValueError
-        If training ended without a finite loss.
     """
     if net.interrupted:
         raise KeyboardInterrupt
-    loss = net.history[-1]["train_loss"] if len(net.history) else np.nan
-    if not np.isfinite(loss):
-        raise ValueError(
-            f"Training diverged: the loss of epoch {len(net.history)} is {loss}. Lower lr, or look "
-            "at the scale of the features."
-        )
     # Callbacks and the optimizer may hold tensors of the training device; the module and criterion
-    # as parameters would be stored a second time.
+    # as parameters would be stored a second time; nobody needs the order of the training clips.
     net.callbacks = net.optimizer_ = net.stream = net.module = net.criterion = None
+    net.iterator_train__sampler = net.iterator_train__generator = None
     net.callbacks_ = []
     net.device = "cpu"
     net.module_.cpu().eval()

@@ -12,16 +12,19 @@ class WindowDataset(Dataset):
     ----------
     X : ndarray of shape (n_clips, n_bins, n_frames)
         Features, possibly memory-mapped.
-    y : ndarray of shape (n_clips,)
-        Class of every clip.
+    y : Tensor of shape (n_clips, ...)
+        Targets of every clip.
     n_frames : int
         Length of a window.
+    subtract_mean : bool, default=False
+        Subtract the clip's mean over time from every bin.
     """
 
-    def __init__(self, X, y, n_frames):
+    def __init__(self, X, y, n_frames, *, subtract_mean=False):
         self.X = X
         self.y = y
         self.n_frames = n_frames
+        self.means = X.mean(axis=2) if subtract_mean else None
 
     def __len__(self):
         return len(self.X)
@@ -29,11 +32,13 @@ class WindowDataset(Dataset):
     def __getitem__(self, index):
         clip, start = index
         window = np.array(self.X[clip, :, start : start + self.n_frames])
-        return torch.from_numpy(window), int(self.y[clip])
+        if self.means is not None:
+            window -= self.means[clip][:, np.newaxis]
+        return torch.from_numpy(window), self.y[clip]
 
 
 class RandomWindowSampler(Sampler):
-    """Every clip once an epoch, in random order, with a random first frame.
+    """As many clips as there are an epoch, in random order, each with a random first frame.
 
     Both are drawn here, in the main process, so that they depend on the seed alone and not on the
     number of loader processes.
@@ -46,18 +51,26 @@ class RandomWindowSampler(Sampler):
         Number of possible first frames.
     generator : torch.Generator
         Source of the draws.
+    weights : ndarray of shape (n_clips,), default=None
+        Clips are drawn with replacement in proportion to these. None: every clip once.
     """
 
-    def __init__(self, n_clips, n_starts, generator):
+    def __init__(self, n_clips, n_starts, generator, weights=None):
         self.n_clips = n_clips
         self.n_starts = n_starts
         self.generator = generator
+        self.weights = None if weights is None else torch.as_tensor(weights)
 
     def __len__(self):
         return self.n_clips
 
     def __iter__(self):
-        clips = torch.randperm(self.n_clips, generator=self.generator)
+        if self.weights is None:
+            clips = torch.randperm(self.n_clips, generator=self.generator)
+        else:
+            clips = torch.multinomial(
+                self.weights, self.n_clips, replacement=True, generator=self.generator
+            )
         starts = torch.randint(self.n_starts, (self.n_clips,), generator=self.generator)
         return iter(zip(clips.tolist(), starts.tolist()))
 

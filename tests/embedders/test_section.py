@@ -9,38 +9,18 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
-import xarray as xr
 from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from torch import nn
 
 from sk_asd.embedders import SectionEmbedder
-from sk_asd.embedders._section import _bin_statistics
-from sk_asd.embedders._windows import RandomWindowSampler, WindowDataset, window_starts
+from sk_asd.embedders._base import _bin_statistics
+from sk_asd.utils._windows import RandomWindowSampler, WindowDataset, window_starts
 
 
 def small(backbone="cnn6", **params):
     defaults = {"n_frames": 16, "window_hop": 4, "embedding_dim": 8, "module__width": 0.1}
     training = {"max_epochs": 2, "batch_size": 16, "random_state": 0}
     return SectionEmbedder(backbone, **{**defaults, **training, **params})
-
-
-@pytest.fixture
-def clips():
-    """Three sections, each with energy in bins of its own."""
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(48, 12, 30)).astype("float32")
-    y = np.arange(48) % 3
-    for section in range(3):
-        X[y == section, 4 * section : 4 * section + 2] += 3
-    coords = {
-        "machine": ("clip", np.full(48, "fan", dtype=object)),
-        "section": ("clip", np.array([f"{s:02d}" for s in y], dtype=object)),
-        "domain": ("clip", np.array(["source", "target"] * 24, dtype=object)),
-        "vel": ("clip", np.where(y == 0, np.nan, y).astype(float)),
-        "split": ("clip", np.full(48, "train", dtype=object)),
-        "path": ("clip", np.array([f"{i}.wav" for i in range(48)], dtype=object)),
-    }
-    return xr.DataArray(X, dims=("clip", "mel", "frame"), coords=coords)
 
 
 def nearest_class(train, labels, new):
@@ -110,7 +90,7 @@ def test_window_starts():
 
 def test_training_windows():
     X = np.arange(2 * 3 * 10, dtype="float32").reshape(2, 3, 10)
-    window, label = WindowDataset(X, np.array([4, 5]), 4)[1, 3]
+    window, label = WindowDataset(X, torch.tensor([4, 5]), 4)[1, 3]
     np.testing.assert_array_equal(window, X[1, :, 3:7])
     assert label == 5
     sampler = RandomWindowSampler(50, 7, torch.Generator().manual_seed(0))

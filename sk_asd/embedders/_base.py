@@ -1,0 +1,316 @@
+"""What embedders share: windows, the network and its training, the embeddings of clips."""
+
+import bisect
+import copy
+from numbers import Integral, Real
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from sk_asd.embedders._heads import LOSSES, ClassificationHead, HeadsLoss, RegressionHead
+from sk_asd.embedders._net import EmbeddingNet
+from sk_asd.networks import ECAPATDNN, BinStandardizer, Cnn6, MobileFaceNet
+from sk_asd.utils._containers import column_of, is_labelled, wrap
+from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
+from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
+from sk_asd.utils._validation import check_features
+from sk_asd.utils._windows import RandomWindowSampler, WindowDataset, window_starts
+
+BACKBONES = ("mobilefacenet", "mfnse", "ecapa", "cnn6")
+
+
+class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
+    """A network trained by heads on its embeddings; see :class:`SectionEmbedder`.
+
+    A subclass says what the heads learn: ``_targets(X, y, n_clips)`` sets its fitted attributes and
+    returns the targets ``(n_clips, n_heads)``, NaN where unknown, and a dict of the heads' names
+    with the number of their classes, None for a regression. ``_same_targets(before)`` compares them
+    with the attributes of an earlier fit.
+    """
+
+    _parameter_constraints: dict = {
+        "backbone": [StrOptions(set(BACKBONES)), nn.Module, type],
+        "n_frames": [Interval(Integral, 1, None, closed="left"), None],
+        "window_hop": [Interval(Integral, 1, None, closed="left")],
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "pooling": [StrOptions({"mean", "std"})],
+        "loss": [StrOptions(set(LOSSES))],
+        "margin": [Interval(Real, 0, np.pi, closed="left")],
+        "scale": [Interval(Real, 0, None, closed="neither")],
+        "n_subclusters": [Interval(Integral, 1, None, closed="left")],
+        "standardize": ["boolean"],
+        "subtract_mean": ["boolean"],
+        "mixup": [Interval(Real, 0, None, closed="left")],
+        "augment": [nn.Module, None],
+        "balance": [str, list, tuple, None],
+        **NeuralMixin._training_constraints,
+    }
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Train the network.
+
+        Parameters
+        ----------
+        X : DataArray or array-like of shape (n_clips, n_bins, n_frames)
+            Features of normal clips; a 2-D array is one frame a clip.
+        y : array-like of shape (n_clips,) or DataFrame, default=None
+            Class labels of a plain array, or for several heads a column per target; ignored where
+            `X` carries labels.
+
+        Returns
+        -------
+        self
+            The fitted embedder.
+
+        Raises
+        ------
+        ValueError
+            If labels are missing or tell nothing apart, clips are shorter than one window, the
+            network cannot take such windows, or the training diverges.
+        """
+        before = vars(self).copy() if self._continues() else None
+        features = check_features(self, X, reset=before is None, min_clips=2)
+        n_frames = self._check_length(features)
+        targets, heads = self._targets(X, y, len(features))
+        if before is not None and not self._same_targets(before):
+            vars(self).update(before)
+            raise ValueError(
+                f"warm_start=True goes on with a fitted {type(self).__name__}, but the classes of "
+                "this fit are not those of the last one."
+            )
+        weights = self._clip_weights(X, targets)
+        setup = _, stream, generator = self._training_setup()
+        sampler = RandomWindowSampler(
+            len(features), features.shape[2] - n_frames + 1, generator, weights
+        )
+        if before is not None:
+            module, criterion = copy.deepcopy((self.net_.module_, self.net_.criterion_))
+        else:
+            with stream.active():
+                module = self._build(features, n_frames)
+                width = _width(module, features.shape[1], n_frames)
+                criterion = HeadsLoss(
+                    [self._head(width, n_classes) for n_classes in heads.values()],
+                    self._head_weights(heads),
+                )
+        self._train(
+            module,
+            criterion,
+            WindowDataset(
+                features,
+                criterion.expand(torch.from_numpy(targets.astype(np.float32))),
+                n_frames,
+                subtract_mean=self.subtract_mean,
+            ),
+            sampler,
+            setup,
+            X=X,
+            y=y,
+            net=EmbeddingNet,
+            attributes={"mixup": self.mixup, "head_names": list(heads)},
+        )
+        return self
+
+    def transform(self, X):
+        """Embed clips.
+
+        Each clip is computed on its own, so that its embedding does not depend, not even by
+        rounding, on the clips that come with it.
+
+        Parameters
+        ----------
+        X : DataArray or array-like of shape (n_clips, n_bins, n_frames)
+            Features.
+
+        Returns
+        -------
+        DataArray or ndarray of shape (n_clips, embedding_dim)
+            Embeddings in float32, labelled as `X` is.
+
+        Raises
+        ------
+        ValueError
+            If clips are shorter than one window.
+        """
+        embeddings = [_pool(F.normalize(windows), self.pooling) for windows in self._embed(X)]
+        return wrap(torch.stack(embeddings).cpu().numpy(), X, ("embedding",))
+
+    def _embed(self, X):
+        """Embeddings of every clip's windows, clip by clip."""
+        check_is_fitted(self, "net_")
+        features = check_features(self, X, reset=False)
+        n_frames = self._check_length(features)
+        starts = window_starts(features.shape[2], n_frames, self.window_hop)
+        if self.pooling == "std" and len(starts) == 1:
+            raise ValueError(
+                f"pooling='std' needs several windows a clip, found one of {n_frames} frames in "
+                f"{features.shape[2]}: lower n_frames, or take pooling='mean'."
+            )
+        device = resolve_device(self.device, fitted=True)
+        module = on_device(self.net_.module_, device)
+        with torch.inference_mode():
+            for clip in features:
+                if self.subtract_mean:
+                    clip = clip - clip.mean(axis=1, keepdims=True)
+                windows = np.stack([clip[:, s : s + n_frames] for s in starts])
+                yield module(torch.from_numpy(windows).to(device))
+
+    def _check_length(self, features):
+        """Length of a window, after a look whether the clips hold one."""
+        n_frames = features.shape[2] if self.n_frames is None else self.n_frames
+        if features.shape[2] < n_frames:
+            raise ValueError(
+                f"The clips have {features.shape[2]} frames, fewer than one window of "
+                f"n_frames={n_frames}: lower n_frames or hop_length, or take longer clips."
+            )
+        return n_frames
+
+    def _clip_weights(self, X, targets):
+        """How often every clip is to be drawn, or None for once an epoch each."""
+        if self.balance is None:
+            return None
+        if isinstance(self.balance, str) and self.balance == "class":
+            groups = targets
+        else:
+            columns = [self.balance] if isinstance(self.balance, str) else list(self.balance)
+            missing = [c for c in columns if not is_labelled(X) or column_of(X, c) is None]
+            if missing:
+                raise ValueError(
+                    f"balance={self.balance!r} needs columns {missing} in the labels of X."
+                )
+            groups = np.stack([pd.factorize(column_of(X, c))[0] for c in columns], axis=1)
+        _, group, counts = np.unique(
+            groups, axis=0, return_inverse=True, return_counts=True, equal_nan=True
+        )
+        return 1 / counts[group.ravel()]
+
+    def _head(self, width, n_classes):
+        if n_classes is None:
+            return RegressionHead(width)
+        return ClassificationHead(
+            self.loss,
+            width,
+            n_classes,
+            margin=self.margin,
+            scale=self.scale,
+            n_subclusters=self.n_subclusters,
+        )
+
+    def _head_weights(self, heads):
+        return [1.0] * len(heads)
+
+    def _build(self, features, n_frames):
+        n_bins = features.shape[1]
+        params = self._net_params("module__")
+        if isinstance(self.backbone, str):
+            params = {"embedding_dim": self.embedding_dim, **params}
+        if isinstance(self.backbone, nn.Module):
+            backbone = _copy(self.backbone, params)
+        elif isinstance(self.backbone, type):
+            backbone = self.backbone(**params)
+        elif self.backbone in ("cnn6", "ecapa"):
+            backbone = {"cnn6": Cnn6, "ecapa": ECAPATDNN}[self.backbone](n_bins, **params)
+        else:
+            se = {"squeeze_excitation": "output"} if self.backbone == "mfnse" else {}
+            backbone = MobileFaceNet(input_size=(n_bins, n_frames), **{**se, **params})
+        layers = []
+        if self.standardize:
+            layers.append(BinStandardizer(*_bin_statistics(features, self.subtract_mean)))
+        if self.augment is not None:
+            layers.append(copy.deepcopy(self.augment).cpu())
+        return nn.Sequential(*layers, backbone)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.input_tags.three_d_array = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+
+def _copy(module, params):
+    if params:
+        raise ValueError(
+            f"module__* parameters {sorted(params)} need a backbone given by name or as a class, "
+            f"not an instance of {type(module).__name__}."
+        )
+    return copy.deepcopy(module).cpu()
+
+
+def _width(module, n_bins, n_frames):
+    """Width of the embeddings, by embedding one window of zeros."""
+
+    def embed(n_frames):
+        return module(torch.zeros(1, n_bins, n_frames))
+
+    training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            embedding = embed(n_frames)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{type(module[-1]).__name__} cannot embed windows of {n_bins} bins and {n_frames} "
+            f"frames: {str(error).splitlines()[0]}{_least_frames(embed, n_frames)}"
+        ) from error
+    finally:
+        module.train(training)
+    if embedding.ndim != 2:
+        raise ValueError(
+            "The backbone must return embeddings of shape (batch, embedding_dim), got "
+            f"{tuple(embedding.shape)}."
+        )
+    return embedding.shape[1]
+
+
+def _least_frames(embed, n_frames):
+    """A sentence on the fewest frames that a network takes, if more than `n_frames` help."""
+
+    def works(n):
+        try:
+            with torch.no_grad():
+                embed(n)
+        except (RuntimeError, ValueError):
+            return False
+        return True
+
+    enough = next((n for n in n_frames * 2 ** np.arange(1, 8) if works(int(n))), None)
+    if enough is None:
+        return ""
+    least = bisect.bisect_left(range(int(enough)), True, lo=n_frames, key=works)
+    return f" It needs at least {least} frames."
+
+
+def _pool(windows, pooling):
+    return windows.mean(0) if pooling == "mean" else windows.std(0, unbiased=False)
+
+
+def _bin_statistics(features, subtract_mean=False, chunk=64):
+    """Mean and standard deviation of every bin over clips and frames, chunk by chunk.
+
+    With `subtract_mean` those of clips from which their own mean over time is taken.
+    """
+    count = features.shape[0] * features.shape[2]
+    total = square = level = 0.0
+    # The first clip's mean as origin keeps the sum of squares from cancelling.
+    origin = features[:1].mean(axis=2, dtype=np.float64)
+    for start in range(0, len(features), chunk):
+        part = features[start : start + chunk]
+        means = part.mean(axis=2)
+        level = np.maximum(level, np.abs(means).max(axis=0))
+        centred = part - (means if subtract_mean else origin)[:, :, np.newaxis]
+        total = total + centred.sum(axis=(0, 2))
+        square = square + np.einsum("ijk,ijk->j", centred, centred)
+    mean = total / count
+    std = np.sqrt(np.maximum(square / count - mean**2, 0))
+    # Constant up to rounding is constant.
+    std[std < 1e-6 * level] = 0
+    if not subtract_mean:
+        mean = mean + origin[0]
+    return (torch.tensor(v, dtype=torch.float32) for v in (mean, std))

@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 from sklearn.base import BaseEstimator, clone
@@ -16,19 +17,35 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.embedders import SectionEmbedder
+from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
 from sk_asd.ensemble import GroupedDetector
-from sk_asd.features import STFT, Labelled, LogMel, TimePooling
+from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
 from sk_asd.utils.estimator_checks import yield_checks
+
+# Weights drawn at random; a frame sees one sample, for the narrow arrays of scikit-learn's checks.
+TINY = Path(__file__).parent / "features" / "tiny_wav2vec.safetensors"
 
 # One instance or more of every public estimator, with what it takes in the package's own checks.
 ESTIMATORS = [
     (STFT(n_fft=64), "waveforms"),
     (LogMel(n_mels=4, n_fft=64), "waveforms"),
+    (Wav2Vec(str(TINY)), "waveforms"),
     (TimePooling(("mean", "std", "max", "gwrp"), r=0.5), "features"),
     (Labelled(StandardScaler()), "embeddings"),
     (Labelled(PCA(n_components=1)), "embeddings"),
     (SectionEmbedder("cnn6", n_frames=None, max_epochs=1, embedding_dim=4), "features"),
+    (
+        MultiHeadEmbedder(
+            "cnn6", targets=["section"], n_frames=None, max_epochs=1, embedding_dim=4
+        ),
+        "features",
+    ),
+    (
+        Wav2VecPretrainer(
+            {"channels": 4, "encoder": [(1, 1)], "aggregator": [2]}, max_updates=1, n_steps=1
+        ),
+        "waveforms",
+    ),
     (KNNDetector(), "embeddings"),
     (LOFDetector(), "embeddings"),
     (CosineDetector(), "embeddings"),
@@ -48,6 +65,12 @@ _MEMORISE = {
     "check_outliers_train": _LEAVE_ONE_OUT,
     "check_outliers_fit_predict": _LEAVE_ONE_OUT,
 }
+_KEYWORDS = {
+    "check_do_not_raise_errors_in_init_or_set_params": (
+        "the check passes **kwargs as a parameter called 'kwargs', which is refused like any other "
+        "unknown keyword"
+    ),
+}
 # The only failures of scikit-learn's checks that are allowed, and why.
 EXPECTED_FAILURES = {
     "KNNDetector": _MEMORISE,
@@ -56,12 +79,9 @@ EXPECTED_FAILURES = {
     "MahalanobisDetector": _MEMORISE,
     "GaussianMixtureDetector(cv)": _MEMORISE,
     "GroupedDetector(KNNDetector)": _MEMORISE,
-    "SectionEmbedder": {
-        "check_do_not_raise_errors_in_init_or_set_params": (
-            "the check passes **kwargs as a parameter called 'kwargs', which is refused like any "
-            "other unknown keyword"
-        ),
-    },
+    "SectionEmbedder": _KEYWORDS,
+    "MultiHeadEmbedder": _KEYWORDS,
+    "Wav2VecPretrainer": _KEYWORDS,
 }
 
 

@@ -20,8 +20,8 @@ ROOMS = [name for name in sk_asd.__all__ if name not in ("__version__", "utils")
 # Each room may import those of the levels before its own.
 LEVELS = [
     {"utils"},
-    {"datasets"},
-    {"features", "metrics", "model_selection", "networks"},
+    {"datasets", "networks"},
+    {"features", "metrics", "model_selection"},
     {"embedders", "detectors"},
     {"ensemble"},
     {"systems"},

@@ -4,5 +4,6 @@ from sk_asd.features._labelled import Labelled
 from sk_asd.features._logmel import LogMel
 from sk_asd.features._pooling import TimePooling
 from sk_asd.features._stft import STFT
+from sk_asd.features._wav2vec import Wav2Vec
 
-__all__ = ["STFT", "Labelled", "LogMel", "TimePooling"]
+__all__ = ["STFT", "Labelled", "LogMel", "TimePooling", "Wav2Vec"]

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import ctypes
 import os
 import sys
 import warnings
@@ -54,6 +55,17 @@ def _one_line(message):
     return " ".join(str(message).split())
 
 
+def _keep_freed_memory():
+    """Let glibc keep large blocks for the next layer; handing them back costs page faults.
+
+    With spectrograms of many bins they take up to 40 % of a training step on a CPU.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            mallopt(parameter, 2**30)
+
+
 def main(argv=None):
     """Run the command line.
 
@@ -77,6 +89,7 @@ def main(argv=None):
     # Threads that spin while they wait make training many times slower beside other busy programs.
     # Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _keep_freed_memory()
     try:
         with _plain_warnings():
             status = args.run(args)

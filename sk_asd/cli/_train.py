@@ -19,11 +19,23 @@ from sk_asd.cli._common import (
 )
 from sk_asd.cli._models import TRUST, save_model
 
-SYSTEMS = ("pooling", "sc")
-# Options that mean something to one system alone.
+_CLASSIFIERS = ("sc", "mhcr", "sc-wav2vec")
+SYSTEMS = ("pooling", *_CLASSIFIERS)
+_SPECTROGRAMS = ("pooling", "sc", "mhcr")
+# Options that mean something to some systems alone.
 _ONLY = {
-    "pooling": ("pooling", "r"),
-    "sc": ("target", "n_frames", "epochs", "budget", "device"),
+    "pooling": ("pooling",),
+    "r": ("pooling",),
+    "target": _CLASSIFIERS,
+    "n_frames": _CLASSIFIERS,
+    "epochs": _CLASSIFIERS,
+    "budget": _CLASSIFIERS,
+    "device": _CLASSIFIERS,
+    "wav2vec": ("sc-wav2vec",),
+    "feature": _SPECTROGRAMS,
+    "n_fft": _SPECTROGRAMS,
+    "hop_length": _SPECTROGRAMS,
+    "n_mels": _SPECTROGRAMS,
 }
 _STATISTICS = ("mean", "std", "max", "gwrp")
 _FEATURE_OPTIONS = (
@@ -45,6 +57,7 @@ _ARGUMENTS = {
     "budget": "budget",
     "device": "device",
     "epochs": "max_epochs",
+    "wav2vec": "model",
 }
 _PARAMETERS = {name: f"feature__{name}" for name in _FEATURE_OPTIONS} | {
     "n_frames": "embedder__n_frames"
@@ -60,9 +73,11 @@ _DETECTORS = {
 _DESCRIPTION = f"""\
 Train a system on the normal training recordings of a folder and write a model file.
 
-  pooling  log-mel spectrogram, pooled over time, and an outlier detector; takes seconds
-  sc       a network that learns to tell the recordings' machines, sections, domains and
-           attributes apart, and an outlier detector on its embeddings
+  pooling     log-mel spectrogram, pooled over time, and an outlier detector; takes seconds
+  sc          a network that learns to tell the recordings' machines, sections, domains and
+              attributes apart, and an outlier detector on its embeddings
+  mhcr        the same with a head of its own for every attribute, which numbers are regressed by
+  sc-wav2vec  as sc, on features of a pre-trained wav2vec model instead of a spectrogram
 
 One model serves all machines and sections found; each has a detector of its own.
 
@@ -86,7 +101,9 @@ def add_parser(commands):
     add_n_jobs(parser)
 
     features = parser.add_argument_group("features")
-    features.add_argument("--feature", choices=("logmel", "stft"), help="default: logmel")
+    features.add_argument(
+        "--feature", choices=("logmel", "stft"), help="default: logmel for pooling, else stft"
+    )
     features.add_argument("--sr", type=positive_int, metavar="HZ", help="sample rate")
     features.add_argument(
         "--on-rate", choices=("error", "resample"), help="recordings at another sample rate"
@@ -115,12 +132,13 @@ def add_parser(commands):
         "--r", type=decay, metavar="R", help="decay of gwrp, from 0 (maximum) to 1 (mean)"
     )
 
-    sc = parser.add_argument_group("--system sc")
+    sc = parser.add_argument_group("--system sc, mhcr and sc-wav2vec")
     sc.add_argument(
         "--target",
         nargs="+",
         metavar="COL",
-        help="columns that make the classes, or joint: all that describe a recording (default)",
+        help="columns that make the classes, or joint: all that describe a recording (default); "
+        "for mhcr columns that get a head each (default: section and all that varies)",
     )
     sc.add_argument(
         "--n-frames", type=positive_int, metavar="N", help="length of a window in frames"
@@ -132,6 +150,11 @@ def add_parser(commands):
         help="size of network and training (default: laptop)",
     )
     sc.add_argument("--device", metavar="DEVICE", help="auto (default), cpu, cuda, ...")
+    sc.add_argument(
+        "--wav2vec",
+        metavar="FILE",
+        help="pre-trained model for sc-wav2vec (default: small, which comes with the package)",
+    )
 
 
 def statistics(text):
@@ -187,7 +210,7 @@ def run(args):
 
 def given_options(args):
     """Options for the system that were given, by name."""
-    known = ("feature", "detector", "over", "seed", *_FEATURE_OPTIONS, *sum(_ONLY.values(), ()))
+    known = ("feature", "detector", "over", "seed", *_FEATURE_OPTIONS, *_ONLY)
     return {name: value for name in known if (value := getattr(args, name)) is not None}
 
 
@@ -199,12 +222,12 @@ def check_options(system, options):
     ValueError
         Naming the option and what it applies to.
     """
-    for other, mine in _ONLY.items():
-        for name in mine:
-            if name in options and other != system:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} applies to --system {other}, not to {system}.")
-    if "n_mels" in options and options.get("feature") == "stft":
+    for name, systems in _ONLY.items():
+        if name in options and system not in systems:
+            option, known = name.replace("_", "-"), ", ".join(systems)
+            raise ValueError(f"--{option} applies to --system {known}, not to {system}.")
+    default = "logmel" if system == "pooling" else "stft"
+    if "n_mels" in options and options.get("feature", default) == "stft":
         raise ValueError("--n-mels applies to --feature logmel, not to stft.")
     if "r" in options and "gwrp" not in options.get("pooling", ("gwrp",)):
         raise ValueError(f"--r applies to --pooling gwrp, not to {'+'.join(options['pooling'])}.")
@@ -252,7 +275,7 @@ def build(system, options):
 
     Parameters
     ----------
-    system : {"pooling", "sc"}
+    system : {"pooling", "sc", "mhcr", "sc-wav2vec"}
         Which one.
     options : dict
         Options as :func:`given_options` returns them.
@@ -278,10 +301,13 @@ def build(system, options):
         check_device(options.get("device", "auto"))
         if "feature" in options:
             given["feature"] = options["feature"]
-        if "target" in options:
+        make = getattr(systems, f"make_{system.replace('-', '_')}")
+        if "target" in options and system == "mhcr":
+            given["targets"] = options["target"]
+        elif "target" in options:
             target = options["target"]
             given["target"] = target[0] if len(target) == 1 else target
-        pipeline = systems.make_sc(**given, random_state=seed, verbose=1)
+        pipeline = make(**given, random_state=seed, verbose=1)
     changes = {name: options[option] for option, name in _PARAMETERS.items() if option in options}
     return pipeline.set_params(**changes)
 

@@ -57,7 +57,8 @@ def test_options_reach_the_pipeline(run, folder, tmp_path):
 
 def test_network_system(run, folder, tmp_path):
     out_file = tmp_path / "model.joblib"
-    argv = "--epochs 1 --n-mels 16 --n-fft 1024 --n-frames 8 --target machine vel --seed 0"
+    argv = "--feature logmel --n-mels 16 --n-fft 1024 --n-frames 8 --target machine vel --seed 0"
+    argv += " --epochs 1"
     status, _, err = run(
         "train", folder, "--system", "sc", "--out", out_file, "--device", "cpu", *argv.split()
     )
@@ -80,17 +81,50 @@ def test_network_system(run, folder, tmp_path):
     assert "--device nonsense: " in err
 
 
+def test_multi_head_system(run, folder, tmp_path):
+    out_file = tmp_path / "model.joblib"
+    argv = "--epochs 1 --n-fft 256 --n-frames 8 --seed 0 --quiet"
+    status, _, err = run("train", folder, "--system", "mhcr", "--out", out_file, *argv.split())
+    assert (status, err) == (0, "")
+    embedder = joblib.load(out_file)["pipeline"]["embedder"]
+    assert embedder.heads_["machine"] == "classification"
+    assert embedder.heads_["vel"] == "regression"
+    status, _, err = run(
+        *("train", folder, "--system", "mhcr", "--out", out_file, *argv.split()),
+        *("--target", "section", "vel"),
+    )
+    assert (status, err) == (0, "")
+    assert list(joblib.load(out_file)["pipeline"]["embedder"].heads_) == ["section", "vel"]
+
+
+def test_wav2vec_system(run, folder, tmp_path):
+    out_file = tmp_path / "model.joblib"
+    argv = "--epochs 1 --n-frames 50 --seed 0 --quiet --target machine"
+    status, _, err = run(
+        "train", folder, "--system", "sc-wav2vec", "--out", out_file, *argv.split()
+    )
+    assert (status, err) == (0, "")
+    pipeline = joblib.load(out_file)["pipeline"]
+    assert type(pipeline["feature"]).__name__ == "Wav2Vec"
+    argv = ["score", out_file, folder, "--out", tmp_path / "s.csv", "--quiet"]
+    status, out, err = run(*argv)
+    assert (status, err) == (0, "")
+    assert out.startswith("24 clips scored")
+
+
 @pytest.mark.parametrize(
     ("system", "argv", "message"),
     [
-        ("pooling", ["--epochs", "3"], "--epochs applies to --system sc, not to pooling"),
+        ("pooling", ["--epochs", "3"], "--epochs applies to --system sc, mhcr, sc-wav2vec, not to"),
         ("pooling", ["--target", "joint"], "--target applies to --system sc"),
         ("pooling", ["--budget", "laptop"], "--budget applies to --system sc"),
         ("pooling", ["--device", "cpu"], "--device applies to --system sc"),
         ("pooling", ["--n-frames", "8"], "--n-frames applies to --system sc"),
         ("sc", ["--pooling", "mean"], "--pooling applies to --system pooling, not to sc"),
         ("sc", ["--r", "0.5"], "--r applies to --system pooling"),
-        ("sc", ["--feature", "stft", "--n-mels", "8"], "--n-mels applies to --feature logmel"),
+        ("sc", ["--n-mels", "8"], "--n-mels applies to --feature logmel"),
+        ("sc", ["--wav2vec", "small"], "--wav2vec applies to --system sc-wav2vec, not to sc"),
+        ("sc-wav2vec", ["--n-fft", "512"], "--n-fft applies to --system pooling, sc, mhcr, not"),
         ("pooling", ["--pooling", "mean+std", "--r", "0.5"], r"not to mean\+std"),
         ("pooling", ["--machine", "pump"], "--machine pump: not in .*; found fan, valve"),
         ("pooling", ["--over", "colour"], "--over colour: no such column; found machine, section"),

@@ -15,7 +15,7 @@ from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, Mahalanob
 from sk_asd.features import STFT, LogMel
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
-from sk_asd.systems import make_pooling, make_sc
+from sk_asd.systems import _tables, make_mhcr, make_pooling, make_sc, make_sc_wav2vec
 
 SOUNDS = {"n_train": 12, "n_test": 6, "duration": 2.0, "random_state": 0}
 
@@ -32,12 +32,14 @@ def pooling(**params):
 def sc(**params):
     """A classifier small enough for tests."""
     system = make_sc(
-        feature=LogMel(n_fft=1024, hop_length=512, n_mels=16), random_state=0, **params
+        feature=LogMel(n_fft=1024, hop_length=512, n_mels=16),
+        backbone="cnn6",
+        random_state=0,
+        **params,
     )
     return system.set_params(
         embedder__n_frames=32,
         embedder__max_epochs=2,
-        embedder__backbone="cnn6",
         embedder__embedding_dim=16,
         embedder__module__width=0.1,
     )
@@ -148,13 +150,49 @@ def test_same_seed_same_bits(clips, system, tmp_path):
     assert [output.strip() for output in outputs] == [expected.hex()] * 2
 
 
-def test_budgets():
-    report = make_sc(budget="report", feature="stft")
-    assert isinstance(report["feature"], STFT)
-    assert report["feature"].n_fft == 2048
-    assert report["embedder"].n_frames == 192
-    assert report["embedder"].max_epochs == 25
-    assert make_sc(max_epochs=3)["embedder"].max_epochs == 3
+def test_table_3():
+    system = make_sc("slider", budget="report")
+    assert isinstance(system["feature"], STFT)
+    assert (system["feature"].n_fft, system["feature"].power) == (2048, 1.0)
+    embedder = system["embedder"]
+    assert (embedder.backbone, embedder.n_frames, embedder.max_epochs) == ("mfnse", 192, 25)
+    assert embedder.target == ["machine", "section"]
+    toy = make_sc("ToyCar", budget="report")
+    assert (toy["feature"].n_mels, toy["embedder"].backbone) == (64, "ecapa")
+    assert [make_sc(m, budget="report")["embedder"].backbone for m in ("bearing", "ToyTrain")] == [
+        "mobilefacenet",
+        "cnn6",
+    ]
+
+
+@pytest.mark.parametrize("machine", [None, "bearing", "ToyCar", "ToyTrain"])
+@pytest.mark.parametrize("make", [make_sc, make_mhcr])
+def test_laptop_keeps_the_structure(make, machine):
+    laptop, report = make(machine), make(machine, budget="report")
+    assert type(laptop["feature"]) is type(report["feature"])
+    assert laptop["embedder"].backbone == report["embedder"].backbone
+    assert laptop["embedder"].n_frames < report["embedder"].n_frames
+    assert laptop["embedder"].get_params()["module__width"] < 1
+    assert laptop["embedder"].max_time < 3600
+    assert make(machine, max_epochs=3)["embedder"].max_epochs == 3
+
+
+def test_attributes_of_a_machine():
+    kinds = make_mhcr("valve", loss_weights={"pat": 0.5})["embedder"].kinds
+    assert kinds["pat"] == "classification"
+    assert make_mhcr("slider")["embedder"].kinds["vel"] == "regression"
+    of_all = make_mhcr()["embedder"].kinds
+    assert (of_all["pat"], of_all["spd"]) == ("classification", "regression")
+    for row in _tables.MHCR.values():
+        assert row.items() <= of_all.items()
+
+
+def test_table_5():
+    machines = ("bearing", "gearbox", "ToyCar", "valve", None)
+    detectors = [type(make_sc_wav2vec(m)["detector"].detector) for m in machines]
+    assert detectors == [MahalanobisDetector, KNNDetector, LOFDetector, CosineDetector, KNNDetector]
+    chosen = make_sc_wav2vec("valve", detector="lof")["detector"].detector
+    assert isinstance(chosen, LOFDetector)
 
 
 def test_unknown_choices():
@@ -164,6 +202,10 @@ def test_unknown_choices():
         ValueError, match=r"feature must be one of \['logmel', 'stft'\], got 'mfcc'"
     ):
         make_sc(feature="mfcc")
+    with pytest.raises(ValueError, match=r"machine must be one of .*'valve'\], or None.*'pump'"):
+        make_mhcr("pump")
+    with pytest.raises(ValueError, match=r"detector must be one of \['knn', .*got 'svm'"):
+        make_sc_wav2vec(detector="svm")
 
 
 def test_scores_on_real_recordings(real_data):

@@ -1,0 +1,59 @@
+"""The report's settings per machine, as data: one row a machine.
+
+AITHU report for DCASE 2022 task 2, Tables 3 to 5. Where the report is silent, the source is named.
+"""
+
+MACHINES = ("bearing", "fan", "gearbox", "slider", "ToyCar", "ToyTrain", "valve")
+
+# Table 3: feature, number of mel bins, FFT size, frames of a window, network.
+_SC_COLUMNS = ("feature", "n_mels", "n_fft", "n_frames", "backbone")
+_SC_ROWS = {
+    "bearing": ("stft", None, 2048, 192, "mobilefacenet"),
+    "fan": ("stft", None, 2048, 192, "mfnse"),
+    "gearbox": ("stft", None, 2048, 192, "mobilefacenet"),
+    "slider": ("stft", None, 2048, 192, "mfnse"),
+    "ToyCar": ("logmel", 64, 2048, 192, "ecapa"),
+    "ToyTrain": ("stft", None, 2048, 192, "cnn6"),
+    "valve": ("stft", None, 2048, 192, "mfnse"),
+}
+SC = {machine: dict(zip(_SC_COLUMNS, row)) for machine, row in _SC_ROWS.items()}
+
+# Table 4 gives results alone. The attributes of every machine, and which of them are numbers, are
+# those of the team's published AEGAN-AD code and the organisers' attribute files.
+MHCR = {
+    "bearing": {"vel": "regression", "loc": "classification", "f-n": "classification"},
+    "fan": {"m-n": "classification", "f-n": "classification", "n-lv": "classification"},
+    "gearbox": {"volt": "regression", "wt": "regression", "id": "classification"},
+    "slider": {"vel": "regression", "ac": "regression", "f-n": "classification"},
+    "ToyCar": {
+        "car": "classification",
+        "spd": "regression",
+        "mic": "classification",
+        "noise": "classification",
+    },
+    "ToyTrain": {
+        "car": "classification",
+        "spd": "regression",
+        "mic": "classification",
+        "noise": "classification",
+    },
+    "valve": {
+        "pat": "classification",
+        "panel": "classification",
+        "v1pat": "classification",
+        "v2pat": "classification",
+    },
+}
+# No name means a number for one machine and a class for another.
+ALL_ATTRIBUTES = {name: kind for row in MHCR.values() for name, kind in row.items()}
+
+# Table 5: detector on the embeddings of SC-wav2vec.
+WAV2VEC_DETECTOR = {
+    "bearing": "mahalanobis",
+    "fan": "mahalanobis",
+    "gearbox": "knn",
+    "slider": "knn",
+    "ToyCar": "lof",
+    "ToyTrain": "knn",
+    "valve": "cosine",
+}

@@ -1,0 +1,172 @@
+"""Time and memory of training and scoring an embedder against a bare PyTorch loop.
+
+Same network, head, optimizer, batches and data; each rival has a process of its own, and they take
+turns. Ratios are medians over rounds.
+
+    python benchmarks/bench_training.py [--smoke]
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from sk_asd.embedders import SectionEmbedder
+from sk_asd.networks import ArcFace, BinStandardizer, MobileFaceNet
+from sk_asd.utils._windows import window_starts
+
+RESULTS = Path(__file__).parent / "results" / "training.md"
+N_CLASSES, BATCH = 6, 16
+SETTINGS = {
+    "log-mel, 64 bins": {"bins": 64, "frames": 313, "window": 128, "clips": 160, "epochs": 4},
+    "STFT, 257 bins": {"bins": 257, "frames": 313, "window": 128, "clips": 96, "epochs": 2},
+}
+SMOKE = {"smoke": {"bins": 16, "frames": 40, "window": 16, "clips": 32, "epochs": 1}}
+
+
+def data(bins, frames, clips, **_):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(clips, bins, frames)).astype(np.float32)
+    return X, np.arange(clips) % N_CLASSES
+
+
+def embedder(setting):
+    """Seconds of an epoch and of scoring a clip, with the package."""
+    X, y = data(**setting)
+    model = SectionEmbedder(
+        "mobilefacenet",
+        n_frames=setting["window"],
+        module__width=0.5,
+        max_epochs=setting["epochs"],
+        batch_size=BATCH,
+        random_state=0,
+    )
+    start = time.perf_counter()
+    model.fit(X, y)
+    # The history leaves out what comes before the first epoch; the wall clock does not.
+    trained = (time.perf_counter() - start) / setting["epochs"]
+    start = time.perf_counter()
+    model.transform(X)
+    return trained, (time.perf_counter() - start) / len(X)
+
+
+def bare(setting):
+    """The same with nothing but PyTorch."""
+    X, y = data(**setting)
+    window = setting["window"]
+    start = time.perf_counter()
+    torch.manual_seed(0)
+    mean, std = X.mean(axis=(0, 2)), X.std(axis=(0, 2))
+    net = torch.nn.Sequential(
+        BinStandardizer(torch.from_numpy(mean), torch.from_numpy(std)),
+        MobileFaceNet(input_size=(setting["bins"], window), width=0.5),
+    )
+    head = ArcFace(128, N_CLASSES)
+    parameters = [*net.parameters(), *head.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-4)
+    targets = torch.from_numpy(y)
+    net.train()
+    for _ in range(setting["epochs"]):
+        order = torch.randperm(len(X))
+        for rows in order.split(BATCH):
+            starts = torch.randint(setting["frames"] - window + 1, (len(rows),)).tolist()
+            clips = rows.tolist()
+            batch = np.stack([X[c, :, s : s + window] for c, s in zip(clips, starts)])
+            optimizer.zero_grad()
+            loss = F.cross_entropy(head(net(torch.from_numpy(batch)), targets[rows]), targets[rows])
+            loss.backward()
+            optimizer.step()
+            loss.item()
+    trained = (time.perf_counter() - start) / setting["epochs"]
+    start = time.perf_counter()
+    net.eval()
+    starts = window_starts(setting["frames"], window, 32)
+    with torch.inference_mode():
+        for clip in X:
+            windows = np.stack([clip[:, s : s + window] for s in starts])
+            F.normalize(net(torch.from_numpy(windows))).mean(0).numpy()
+    return trained, (time.perf_counter() - start) / len(X)
+
+
+RIVALS = {"embedder": embedder, "bare": bare}
+
+
+def child(rival, setting):
+    torch.set_num_threads(1)
+    result = RIVALS[rival](setting)
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    print(*result, int(status["VmHWM"].split()[0]) / 2**10)
+
+
+def measure(name, smoke, rounds):
+    """A row of the table: medians of both rivals and of their ratios."""
+    found = {rival: [] for rival in RIVALS}
+    flags = ["--smoke"] if smoke else []
+    for _ in range(rounds):
+        for rival in RIVALS:
+            command = [sys.executable, __file__, "--child", rival, "--setting", name, *flags]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[rival].append([float(v) for v in output.split()])
+    row = [name]
+    for i, factor in enumerate((1, 1000, 1)):
+        own, other = ([run[i] for run in found[rival]] for rival in RIVALS)
+        ratios = [a / b for a, b in zip(own, other)]
+        row += [
+            f"{factor * statistics.median(own):.1f}",
+            f"{factor * statistics.median(other):.1f}",
+            f"{statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f})",
+        ]
+    return row
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="seconds, and no result file")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--child", choices=tuple(RIVALS), help=argparse.SUPPRESS)
+    parser.add_argument("--setting", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    settings = SMOKE if args.smoke else SETTINGS
+    if args.child:
+        child(args.child, settings[args.setting])
+        return
+    rounds = 1 if args.smoke else args.rounds
+    rows = [measure(name, args.smoke, rounds) for name in settings]
+    head = ["setting"]
+    for what in ("epoch s", "scoring ms/clip", "peak RSS MB"):
+        head += [what, "bare loop", "ratio"]
+    lines = ["| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)]
+    table = "\n".join(lines) + "\n"
+    print(table)
+    if args.smoke:
+        return
+    sizes = "; ".join(
+        f"{name}: {s['clips']} clips of {s['frames']} frames, windows of {s['window']}, "
+        f"{s['epochs']} epochs"
+        for name, s in settings.items()
+    )
+    with tempfile.NamedTemporaryFile("w", dir=RESULTS.parent, delete=False) as file:
+        file.write(
+            "# Training and scoring against a bare PyTorch loop\n\n"
+            f"`python benchmarks/bench_training.py --rounds {rounds}`, {date.today()}, "
+            f"{os.cpu_count()} cores, one torch thread, torch {torch.__version__}.\n\n"
+            "`SectionEmbedder` with MobileFaceNet at half its width and ArcFace, batches of "
+            f"{BATCH}, against a loop of nothing but PyTorch over the same network, head, "
+            "optimizer and windows; start-up of the training (statistics of the bins, initial "
+            f"weights) is in the time of an epoch of both. {sizes}. Median "
+            f"of ratios with their range.\n\n{table}"
+        )
+    os.replace(file.name, RESULTS)
+
+
+if __name__ == "__main__":
+    main()

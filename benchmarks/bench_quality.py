@@ -209,7 +209,8 @@ def table(lines, equal, clips):
             row[f"{machine} {section}"] = "/".join(parts)
         others = [line for line in equal if line.name == name]
         totals = [dcase_scores(clips, line.scores)["hmean"].iloc[-1] for line in others]
-        row["total, equal RMS"] = percent(totals)
+        if totals:
+            row["total, equal RMS"] = percent(totals)
         if not np.isnan(same[0].train):
             row["train s"] = f"{np.mean([line.train for line in same]):.1f}"
             row["score ms/clip"] = f"{np.mean([line.score for line in same]):.1f}"

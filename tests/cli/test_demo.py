@@ -8,7 +8,7 @@ import pytest
 from sk_asd.cli import _demo
 
 SOUNDS = {"sections": 1, "n_train": 10, "n_test": 4, "duration": 0.6}
-SC = {"n_mels": 16, "n_frames": 8, "epochs": 1, "device": "cpu"}
+SC = {"n_fft": 256, "n_frames": 8, "epochs": 1, "device": "cpu"}
 
 
 @pytest.fixture

@@ -11,11 +11,17 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_asd.detectors import (
+    IDNN,
+    AEGANDetector,
+    AutoEncoderDetector,
     CosineDetector,
     GaussianMixtureDetector,
+    IMDNDetector,
     KNNDetector,
     LOFDetector,
     MahalanobisDetector,
+    MobileNetV2Detector,
+    WSPFlowDetector,
 )
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
 from sk_asd.ensemble import GroupedDetector
@@ -52,6 +58,20 @@ ESTIMATORS = [
     (MahalanobisDetector(), "embeddings"),
     (GaussianMixtureDetector(), "embeddings"),
     (GaussianMixtureDetector(2, cv=3, random_state=0), "embeddings"),
+    (
+        WSPFlowDetector(n_groups=2, transforms=1, hidden_features=(8,), max_epochs=2),
+        "features",
+    ),
+    (IMDNDetector("mlp", n_frames=None, max_epochs=1), "features"),
+    (IDNN(n_frames=None, max_epochs=1), "features"),
+    (AEGANDetector(n_frames=None, width=0.1, latent_dim=8, max_epochs=1), "features"),
+    (AutoEncoderDetector(n_frames=None, max_epochs=2), "features"),
+    (
+        MobileNetV2Detector(
+            2, n_frames=None, alpha=0.1, batch_size=8, max_epochs=1, lr=1e-3, momentum=0.1
+        ),
+        "features",
+    ),
     (GroupedDetector(), "embeddings"),
     (GroupedDetector(GaussianMixtureDetector(random_state=0)), "embeddings"),
 ]
@@ -81,6 +101,12 @@ EXPECTED_FAILURES = {
     "GroupedDetector(KNNDetector)": _MEMORISE,
     "SectionEmbedder": _KEYWORDS,
     "MultiHeadEmbedder": _KEYWORDS,
+    "WSPFlowDetector": _KEYWORDS,
+    "IMDNDetector": _KEYWORDS,
+    "IDNN": _KEYWORDS,
+    "AEGANDetector": _KEYWORDS,
+    "AutoEncoderDetector": _KEYWORDS,
+    "MobileNetV2Detector": _KEYWORDS,
     "Wav2VecPretrainer": _KEYWORDS,
 }
 

@@ -1,0 +1,88 @@
+"""What detectors that train a network share."""
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from sk_asd.detectors._base import BaseDetector
+from sk_asd.utils._neural import NeuralMixin
+from sk_asd.utils._sklearn import _fit_context
+from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._validation import check_features
+
+
+class NeuralDetector(NeuralMixin, BaseDetector):
+    """Base of the detectors that train a network on features ``(n_clips, n_bins, n_frames)``.
+
+    A subclass writes ``_fit_clips(features, X, y)``, which trains ``net_``, and
+    ``_score_clips(features, X)``, which returns the scores of clips, high = normal; `features` is
+    the plain 3-D array and `X` the container it came in, for labels such as the section.
+    """
+
+    _parameter_constraints: dict = {
+        **BaseDetector._parameter_constraints,
+        **NeuralMixin._training_constraints,
+    }
+
+    @_fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Train the network on normal clips.
+
+        Parameters
+        ----------
+        X : DataArray or array-like of shape (n_clips, n_bins, n_frames)
+            Features of normal clips; a 2-D array is one frame a clip.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+            The fitted detector. Its ``training_scores_`` are those of the clips it was trained on.
+
+        Raises
+        ------
+        ValueError
+            If there are too few clips or frames, NaN or infinite values, or only constant features,
+            or the training diverges.
+        """
+        features = check_features(self, X, reset=not self._continues(), min_clips=self._min_clips)
+        if not np.ptp(features, axis=(0, 2)).any():
+            raise ValueError(
+                f"All {features.shape[1]} bins are constant over the {len(features)} training "
+                "clips: there is nothing to learn from. Are the recordings silent?"
+            )
+        if not self._continues():
+            # Should this training fail, nobody takes the last one for it.
+            vars(self).pop("net_", None)
+        self._fit_clips(features, X, y)
+        self._keep_training_scores(features, X)
+        return self
+
+    def score_samples(self, X):
+        """Normality of clips.
+
+        Parameters
+        ----------
+        X : DataArray or array-like of shape (n_clips, n_bins, n_frames)
+            Features.
+
+        Returns
+        -------
+        ndarray of shape (n_clips,)
+            Scores, high = normal.
+        """
+        check_is_fitted(self)
+        features = check_features(self, X, reset=False)
+        return np.asarray(self._score_clips(features, X), dtype=np.float64)
+
+    def _keep_training_scores(self, features, X):
+        self.training_scores_ = np.asarray(self._score_clips(features, X), dtype=np.float64)
+        self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        return tags

@@ -1,0 +1,180 @@
+"""What WSPFlowDetector trains: the module, its items and its loss."""
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import Dataset, Sampler
+
+from sk_asd.features._pooling import _pool, _ranking_weights
+
+STATISTICS = {
+    "wsp": ("mean", "std"),
+    "mean": ("mean",),
+    "std": ("std",),
+    "gwrp": ("gwrp",),
+    "none": (),
+}
+
+
+class PooledFlow(nn.Module):
+    """Weights the statistics of windows, standardises the result and gives its density.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (n_statistics, n_bins)
+        Mean of the statistics over the training windows.
+    covariance : Tensor of shape (n_statistics, n_statistics, n_bins)
+        Their covariance in every bin.
+    flow : GroupedFlow
+        Density of the bins that vary.
+    pooling : WeightedStatisticPooling, default=None
+        Weights of two statistics; None for a single one.
+    literal : bool, default=False
+        Scale by the standard deviation at the first weights instead of the present ones.
+    """
+
+    def __init__(self, mean, covariance, flow, pooling=None, *, literal=False):
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("covariance", covariance)
+        self.flow = flow
+        self.pooling = pooling
+        self.register_buffer("scale", None)
+        varies = varying(mean, covariance)
+        self.register_buffer("varying", varies.nonzero()[:, 0])
+        if literal:
+            self.scale = self._std(self._weights()).detach()
+
+    def forward(self, statistics, context=None):
+        """Compute contributions ``(n, n_bins)`` to the log-density; 0 for constant bins."""
+        weights = self._weights()
+        centred = torch.einsum("s,nsb->nb", weights, statistics - self.mean)
+        scale = self._std(weights) if self.scale is None else self.scale
+        density = torch.zeros_like(centred)
+        standard = centred[:, self.varying] / scale[self.varying]
+        density[:, self.varying] = self.flow(standard, context)
+        return density
+
+    def _weights(self):
+        return self.mean.new_ones(1) if self.pooling is None else self.pooling.weights()
+
+    def _std(self, weights):
+        # Exact for the whole training data at any weights, unlike the moments of a batch.
+        variance = torch.einsum("s,t,stb->b", weights, weights, self.covariance)
+        return variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt()
+
+
+def varying(mean, covariance):
+    """Tell which bins vary; constant up to rounding is constant."""
+    std = torch.einsum("ssb->sb", covariance).sqrt()
+    return (std > 1e-6 * mean.abs()).any(dim=0)
+
+
+class NegativeLogLikelihood(nn.Module):
+    """Mean over items and bins of the negative of contributions to a log-density."""
+
+    def forward(self, density, target):
+        """Compute the loss; `target` is there for skorch alone."""
+        return -density.mean()
+
+
+class StatisticsDataset(Dataset):
+    """Statistics over the frames of windows, and the context of their clips.
+
+    Items are indexed by (clip, first frame). Statistics of whole clips are computed once.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_clips, n_bins, n_frames)
+        Features, possibly memory-mapped.
+    context : Tensor of shape (n_clips, n_context), default=None
+        What else the density depends on.
+    n_frames : int
+        Length of a window.
+    pooling : {"wsp", "mean", "std", "gwrp", "none"}
+        Which statistics.
+    r : float
+        Decay of "gwrp".
+    """
+
+    def __init__(self, X, context, n_frames, pooling, r):
+        self.X = X
+        self.context = context
+        self.n_frames = n_frames
+        self.names = STATISTICS[pooling]
+        self.ranking = _ranking_weights(r, n_frames).astype(X.dtype)
+        self.pooled = None
+        if n_frames == X.shape[2]:
+            self.pooled = np.concatenate([self.statistics(clip, [0]) for clip in range(len(X))])
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        clip, start = index
+        item = {"statistics": torch.from_numpy(self.statistics(clip, [start])[0])}
+        if self.context is not None:
+            item["context"] = self.context[clip]
+        return item, torch.zeros(())
+
+    def statistics(self, clip, starts):
+        """Statistics ``(n_windows, n_statistics, n_bins)`` of windows of a clip."""
+        if self.pooled is not None:
+            return self.pooled[clip : clip + 1]
+        if not self.names:
+            return np.ascontiguousarray(self.X[clip][:, starts].T)[:, np.newaxis]
+        windows = np.stack([self.X[clip][:, s : s + self.n_frames] for s in starts])
+        return np.stack([_pool(name, windows, self.ranking) for name in self.names], axis=1)
+
+
+def moments(dataset, clips, starts):
+    """Mean and covariance of the statistics of every bin over windows of clips."""
+    total = square = count = 0.0
+    # The first clip as origin keeps the sum of squares from cancelling.
+    origin = dataset.statistics(clips[0], starts).mean(axis=0, dtype=np.float64)
+    for clip in clips:
+        centred = dataset.statistics(clip, starts) - origin
+        count += len(centred)
+        total = total + centred.sum(axis=0)
+        square = square + np.einsum("nsb,ntb->stb", centred, centred)
+    mean = total / count
+    covariance = square / count - np.einsum("sb,tb->stb", mean, mean)
+    diagonal = np.einsum("ssb->sb", covariance)
+    np.maximum(diagonal, 0, out=diagonal)
+    return (torch.tensor(v, dtype=torch.float32) for v in (mean + origin, covariance))
+
+
+class RepeatedSampler(Sampler):
+    """Runs through a sampler of (position, first frame) several times, as (clip, first frame).
+
+    Parameters
+    ----------
+    sampler : Sampler
+        Gives every clip once, in another order each time.
+    clips : sequence of int
+        The clip at every position.
+    repeats : int
+        How many times.
+    """
+
+    def __init__(self, sampler, clips, repeats):
+        self.sampler = sampler
+        self.clips = clips
+        self.repeats = repeats
+
+    def __len__(self):
+        return self.repeats * len(self.sampler)
+
+    def __iter__(self):
+        for _ in range(self.repeats):
+            for position, start in self.sampler:
+                yield self.clips[position], start
+
+
+class RecordAlpha(Callback):
+    """Writes the weight of the mean into the history."""
+
+    def on_epoch_end(self, net, **kwargs):
+        """Record the weight at the end of an epoch."""
+        net.history.record("alpha", net.module_.pooling.weights()[0].item())

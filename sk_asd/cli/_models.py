@@ -130,3 +130,26 @@ def load_model(path):
             stacklevel=2,
         )
     return pipeline, header
+
+
+def networks(pipeline):
+    """Estimators of a system that train a network: the unfitted ones, then the fitted ones.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        A system.
+
+    Returns
+    -------
+    list of estimator
+        Steps, and the detectors inside the last one.
+    """
+    grouped = pipeline[-1]
+    estimators = [step for _, step in pipeline.steps]
+    estimators += [grouped.detector, *getattr(grouped, "detectors_", {}).values()]
+    return [e for e in estimators if {"device", "max_epochs"} <= _parameters(e)]
+
+
+def _parameters(estimator):
+    return set(estimator.get_params(deep=False)) if hasattr(estimator, "get_params") else set()

@@ -14,7 +14,7 @@ from sk_asd.cli._common import (
     relative_paths,
     write_csv,
 )
-from sk_asd.cli._models import TRUST, load_model
+from sk_asd.cli._models import TRUST, load_model, networks
 
 _CHUNK = 256  # clips whose features are in memory at a time
 
@@ -91,10 +91,11 @@ def configure(pipeline, args):
     """
     changes = {"feature__n_jobs": args.n_jobs, "feature__cache_dir": args.cache_dir}
     if args.device is not None:
-        if "embedder" not in pipeline.named_steps:
+        if not networks(pipeline):
             raise ValueError(f"--device {args.device}: the model has no network.")
         check_device(args.device)
-        changes["embedder__device"] = args.device
+        for estimator in networks(pipeline):
+            estimator.set_params(device=args.device)
     pipeline.set_params(**changes)
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import time
 import warnings
 
@@ -17,22 +18,30 @@ from sk_asd.cli._common import (
     names,
     positive_int,
 )
-from sk_asd.cli._models import TRUST, save_model
+from sk_asd.cli._models import TRUST, networks, save_model
 
 _CLASSIFIERS = ("sc", "mhcr", "sc-wav2vec")
-SYSTEMS = ("pooling", *_CLASSIFIERS)
-_SPECTROGRAMS = ("pooling", "sc", "mhcr")
+_BASELINES = ("ae", "mobilenetv2")
+_DENSITIES = ("wsp-nfcdee", "imdn", "aegan-ad", *_BASELINES)
+SYSTEMS = ("pooling", *_CLASSIFIERS, *_DENSITIES)
+_NEURAL = (*_CLASSIFIERS, *_DENSITIES)
+_SPECTROGRAMS = tuple(name for name in SYSTEMS if name != "sc-wav2vec")
 # Options that mean something to some systems alone.
 _ONLY = {
     "pooling": ("pooling",),
     "r": ("pooling",),
+    "detector": ("pooling", *_CLASSIFIERS),
+    "over": ("pooling", *_CLASSIFIERS),
     "target": _CLASSIFIERS,
-    "n_frames": _CLASSIFIERS,
-    "epochs": _CLASSIFIERS,
-    "budget": _CLASSIFIERS,
-    "device": _CLASSIFIERS,
+    "subtract_mean": _CLASSIFIERS,
+    "mixup": _CLASSIFIERS,
+    "n_frames": _NEURAL,
+    "epochs": _NEURAL,
+    "device": _NEURAL,
+    "budget": tuple(name for name in _NEURAL if name not in _BASELINES),
     "wav2vec": ("sc-wav2vec",),
-    "feature": _SPECTROGRAMS,
+    "metric": ("aegan-ad", "ae"),
+    "feature": ("pooling", "sc", "mhcr"),
     "n_fft": _SPECTROGRAMS,
     "hop_length": _SPECTROGRAMS,
     "n_mels": _SPECTROGRAMS,
@@ -58,9 +67,7 @@ _ARGUMENTS = {
     "device": "device",
     "epochs": "max_epochs",
     "wav2vec": "model",
-}
-_PARAMETERS = {name: f"feature__{name}" for name in _FEATURE_OPTIONS} | {
-    "n_frames": "embedder__n_frames"
+    "metric": "metric",
 }
 _DETECTORS = {
     "knn": "KNNDetector",
@@ -78,6 +85,11 @@ Train a system on the normal training recordings of a folder and write a model f
               attributes apart, and an outlier detector on its embeddings
   mhcr        the same with a head of its own for every attribute, which numbers are regressed by
   sc-wav2vec  as sc, on features of a pre-trained wav2vec model instead of a spectrogram
+  wsp-nfcdee  normalizing flows: how likely is the spectrogram's mean and spread over time
+  imdn        how likely is a frame, given those around it
+  aegan-ad    how well does an autoencoder, trained against a critic, reconstruct windows
+  ae          baseline of the challenge: an autoencoder of five frames
+  mobilenetv2 baseline of the challenge: how sure is a classifier of the section
 
 One model serves all machines and sections found; each has a detector of its own.
 
@@ -132,16 +144,25 @@ def add_parser(commands):
         "--r", type=decay, metavar="R", help="decay of gwrp, from 0 (maximum) to 1 (mean)"
     )
 
-    sc = parser.add_argument_group("--system sc, mhcr and sc-wav2vec")
+    sc = parser.add_argument_group("systems that train a network")
     sc.add_argument(
         "--target",
         nargs="+",
         metavar="COL",
-        help="columns that make the classes, or joint: all that describe a recording (default); "
-        "for mhcr columns that get a head each (default: section and all that varies)",
+        help="for sc and sc-wav2vec columns that make the classes, or joint: all that describe a "
+        "recording (default); for mhcr columns that get a head each (default: all that vary)",
     )
     sc.add_argument(
         "--n-frames", type=positive_int, metavar="N", help="length of a window in frames"
+    )
+    sc.add_argument(
+        "--subtract-mean",
+        action=argparse.BooleanOptionalAction,
+        help="for classifiers: subtract each clip's mean spectrum (default for the laptop), which "
+        "helps with machines that move in cycles and hurts with those that hum",
+    )
+    sc.add_argument(
+        "--mixup", type=not_negative, metavar="A", help="for classifiers: blend windows; 0: do not"
     )
     sc.add_argument("--epochs", type=positive_int, metavar="N")
     sc.add_argument(
@@ -155,6 +176,7 @@ def add_parser(commands):
         metavar="FILE",
         help="pre-trained model for sc-wav2vec (default: small, which comes with the package)",
     )
+    sc.add_argument("--metric", help="score of aegan-ad or ae")
 
 
 def statistics(text):
@@ -173,6 +195,14 @@ def decay(text):
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text}")
+    return value
+
+
+def not_negative(text):
+    """Argument type: a number from 0 on."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text}")
     return value
 
 
@@ -210,7 +240,7 @@ def run(args):
 
 def given_options(args):
     """Options for the system that were given, by name."""
-    known = ("feature", "detector", "over", "seed", *_FEATURE_OPTIONS, *_ONLY)
+    known = ("seed", *_FEATURE_OPTIONS, *_ONLY)
     return {name: value for name in known if (value := getattr(args, name)) is not None}
 
 
@@ -226,7 +256,7 @@ def check_options(system, options):
         if name in options and system not in systems:
             option, known = name.replace("_", "-"), ", ".join(systems)
             raise ValueError(f"--{option} applies to --system {known}, not to {system}.")
-    default = "logmel" if system == "pooling" else "stft"
+    default = "stft" if system in ("sc", "mhcr") else "logmel"
     if "n_mels" in options and options.get("feature", default) == "stft":
         raise ValueError("--n-mels applies to --feature logmel, not to stft.")
     if "r" in options and "gwrp" not in options.get("pooling", ("gwrp",)):
@@ -275,8 +305,8 @@ def build(system, options):
 
     Parameters
     ----------
-    system : {"pooling", "sc", "mhcr", "sc-wav2vec"}
-        Which one.
+    system : str
+        One of `SYSTEMS`.
     options : dict
         Options as :func:`given_options` returns them.
 
@@ -301,15 +331,22 @@ def build(system, options):
         check_device(options.get("device", "auto"))
         if "feature" in options:
             given["feature"] = options["feature"]
-        make = getattr(systems, f"make_{system.replace('-', '_')}")
+        if system in _BASELINES:
+            make = functools.partial(systems.make_baseline, system)
+        else:
+            make = getattr(systems, f"make_{system.replace('-', '_')}")
         if "target" in options and system == "mhcr":
             given["targets"] = options["target"]
         elif "target" in options:
             target = options["target"]
             given["target"] = target[0] if len(target) == 1 else target
         pipeline = make(**given, random_state=seed, verbose=1)
-    changes = {name: options[option] for option, name in _PARAMETERS.items() if option in options}
-    return pipeline.set_params(**changes)
+    changes = {f"feature__{name}": options[name] for name in _FEATURE_OPTIONS if name in options}
+    pipeline.set_params(**changes)
+    training = {k: options[k] for k in ("n_frames", "subtract_mean", "mixup") if k in options}
+    for network in networks(pipeline):
+        network.set_params(**training)
+    return pipeline
 
 
 def fit(pipeline, clips, progress):
@@ -324,12 +361,13 @@ def fit(pipeline, clips, progress):
     progress : Progress
         Where progress is shown.
     """
-    if progress.quiet and "embedder" in pipeline.named_steps:
-        pipeline.set_params(embedder__verbose=0)
+    if progress.quiet:
+        for estimator in networks(pipeline):
+            estimator.set_params(verbose=0)
     # Training prints its epochs to stdout, which is for results.
     with contextlib.redirect_stdout(progress.stream):
         pipeline.fit(clips)
     # A model travels: the cache, device and talk of this training are not for who loads it.
     pipeline.set_params(feature__cache_dir=None)
-    if "embedder" in pipeline.named_steps:
-        pipeline.set_params(embedder__device="auto", embedder__verbose=0)
+    for estimator in networks(pipeline):
+        estimator.set_params(device="auto", verbose=0)

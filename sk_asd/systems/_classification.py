@@ -7,8 +7,8 @@ from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import STFT, LogMel, Wav2Vec
 from sk_asd.systems import _tables
+from sk_asd.systems._common import check_choice
 
-BUDGETS = ("laptop", "report")
 _DETECTORS = {
     "knn": KNNDetector,
     "lof": LOFDetector,
@@ -276,7 +276,7 @@ def make_sc_wav2vec(
     >>> make_sc_wav2vec("ToyCar")["detector"].detector
     LOFDetector()
     """
-    _check(machine, budget)
+    check_choice(machine, budget)
     if target is None:
         target = "joint" if budget == "laptop" else ["machine", "section"]
     settings = _REPORT if budget == "report" else _LAPTOP | {"module__width": 0.25}
@@ -292,23 +292,13 @@ def make_sc_wav2vec(
     return _pipeline(Wav2Vec(model, device=device), embedder, detector, by, over)
 
 
-def _check(machine, budget):
-    if machine not in (None, *_tables.MACHINES):
-        raise ValueError(
-            f"machine must be one of {list(_tables.MACHINES)}, or None for any other, got "
-            f"{machine!r}."
-        )
-    if budget not in BUDGETS:
-        raise ValueError(f"budget must be one of {list(BUDGETS)}, got {budget!r}.")
-
-
 def _epochs(max_epochs):
     return {} if max_epochs is None else {"max_epochs": max_epochs}
 
 
 def _settings(machine, budget, feature, backbone, max_epochs):
     """Feature extractor, and parameters of the embedder, of a machine's row."""
-    _check(machine, budget)
+    check_choice(machine, budget)
     row = _tables.SC.get(machine, _ANY)
     laptop = budget == "laptop"
     feature = row["feature"] if feature is None else feature

@@ -58,7 +58,7 @@ def test_options_reach_the_pipeline(run, folder, tmp_path):
 def test_network_system(run, folder, tmp_path):
     out_file = tmp_path / "model.joblib"
     argv = "--feature logmel --n-mels 16 --n-fft 1024 --n-frames 8 --target machine vel --seed 0"
-    argv += " --epochs 1"
+    argv += " --epochs 1 --no-subtract-mean --mixup 0.5"
     status, _, err = run(
         "train", folder, "--system", "sc", "--out", out_file, "--device", "cpu", *argv.split()
     )
@@ -69,6 +69,7 @@ def test_network_system(run, folder, tmp_path):
     embedder = pipeline[1]
     assert (embedder.max_epochs, embedder.n_frames, embedder.random_state) == (1, 8, 0)
     assert embedder.target == ["machine", "vel"]
+    assert (embedder.subtract_mean, embedder.mixup) == (False, 0.5)
     assert len(embedder.classes_) == 4
     assert (embedder.verbose, embedder.device) == (0, "auto")
 
@@ -113,18 +114,49 @@ def test_wav2vec_system(run, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("system", "argv", "name"),
+    [
+        ("wsp-nfcdee", "--n-mels 16", "WSPFlowDetector"),
+        ("imdn", "--n-mels 16 --n-frames 9", "IMDNDetector"),
+        ("aegan-ad", "--n-frames 16 --n-mels 16 --metric input_l1_max", "AEGANDetector"),
+        ("ae", "--n-mels 16 --metric mahalanobis", "AutoEncoderDetector"),
+        ("mobilenetv2", "--n-mels 16 --n-frames 16", "MobileNetV2Detector"),
+    ],
+)
+def test_systems_with_a_network_per_machine(run, folder, tmp_path, system, argv, name):
+    folder = shutil.copytree(folder, tmp_path / "data")
+    for path in folder.rglob("*000[13579]_vel*"):
+        path.rename(path.with_name(path.name.replace("section_00", "section_01")))
+    out_file = tmp_path / "model.joblib"
+    argv = f"--epochs 1 --n-fft 512 --seed 0 --quiet --device cpu {argv}".split()
+    status, _, err = run("train", folder, "--system", system, "--out", out_file, *argv)
+    assert (status, err) == (0, "")
+    detectors = joblib.load(out_file)["pipeline"]["detector"].detectors_
+    assert [type(d).__name__ for d in detectors.values()] == [name, name]
+    assert {(d.device, d.verbose, d.n_epochs_) for d in detectors.values()} == {("auto", 0, 1)}
+    scored = ["score", out_file, folder, "--out", tmp_path / "s.csv", "--quiet", "--device", "cpu"]
+    status, out, err = run(*scored)
+    assert (status, err) == (0, "")
+    assert out.startswith("24 clips scored")
+
+
+@pytest.mark.parametrize(
     ("system", "argv", "message"),
     [
-        ("pooling", ["--epochs", "3"], "--epochs applies to --system sc, mhcr, sc-wav2vec, not to"),
+        ("pooling", ["--epochs", "3"], "--epochs applies to --system sc, .*, not to pooling"),
         ("pooling", ["--target", "joint"], "--target applies to --system sc"),
         ("pooling", ["--budget", "laptop"], "--budget applies to --system sc"),
         ("pooling", ["--device", "cpu"], "--device applies to --system sc"),
         ("pooling", ["--n-frames", "8"], "--n-frames applies to --system sc"),
         ("sc", ["--pooling", "mean"], "--pooling applies to --system pooling, not to sc"),
         ("sc", ["--r", "0.5"], "--r applies to --system pooling"),
+        ("imdn", ["--detector", "knn"], "--detector applies to --system pooling, sc, mhcr, sc-w"),
+        ("imdn", ["--mixup", "1"], "--mixup applies to --system sc, mhcr, sc-wav2vec, not to imdn"),
+        ("pooling", ["--no-subtract-mean"], "--subtract-mean applies to --system sc"),
+        ("ae", ["--budget", "report"], "--budget applies to --system .*, not to ae"),
         ("sc", ["--n-mels", "8"], "--n-mels applies to --feature logmel"),
         ("sc", ["--wav2vec", "small"], "--wav2vec applies to --system sc-wav2vec, not to sc"),
-        ("sc-wav2vec", ["--n-fft", "512"], "--n-fft applies to --system pooling, sc, mhcr, not"),
+        ("sc-wav2vec", ["--n-fft", "512"], "--n-fft applies to .*, not to sc-wav2vec"),
         ("pooling", ["--pooling", "mean+std", "--r", "0.5"], r"not to mean\+std"),
         ("pooling", ["--machine", "pump"], "--machine pump: not in .*; found fan, valve"),
         ("pooling", ["--over", "colour"], "--over colour: no such column; found machine, section"),

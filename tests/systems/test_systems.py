@@ -15,7 +15,17 @@ from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, Mahalanob
 from sk_asd.features import STFT, LogMel
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
-from sk_asd.systems import _tables, make_mhcr, make_pooling, make_sc, make_sc_wav2vec
+from sk_asd.systems import (
+    _tables,
+    make_aegan_ad,
+    make_baseline,
+    make_imdn,
+    make_mhcr,
+    make_pooling,
+    make_sc,
+    make_sc_wav2vec,
+    make_wsp_nfcdee,
+)
 
 SOUNDS = {"n_train": 12, "n_test": 6, "duration": 2.0, "random_state": 0}
 
@@ -193,6 +203,81 @@ def test_table_5():
     assert detectors == [MahalanobisDetector, KNNDetector, LOFDetector, CosineDetector, KNNDetector]
     chosen = make_sc_wav2vec("valve", detector="lof")["detector"].detector
     assert isinstance(chosen, LOFDetector)
+
+
+def test_table_8():
+    valve, gearbox = make_imdn("valve", budget="report"), make_imdn("gearbox", budget="report")
+    assert (valve["feature"].n_mels, valve["feature"].n_fft) == (64, 1024)
+    assert (valve["detector"].detector.n_frames, valve["detector"].detector.network) == (30, "ignn")
+    assert gearbox["detector"].detector.network == "dfnet"
+    laptop = make_imdn("bearing", max_epochs=2)
+    assert laptop["feature"].n_mels < make_imdn("bearing", budget="report")["feature"].n_mels
+    assert laptop["detector"].detector.network == "lrcgnn"
+    assert laptop["detector"].detector.max_epochs == 2
+
+
+def test_flow_has_features_of_its_own():
+    assert make_wsp_nfcdee("valve", budget="report")["feature"].n_mels == 128
+    detector = make_wsp_nfcdee(pooling="gwrp", flow="gaussian")["detector"].detector
+    assert (detector.pooling, detector.flow, detector.by) == ("gwrp", "gaussian", "section")
+
+
+def test_machines_of_aegan():
+    critics = [m for m in _tables.MACHINES if make_aegan_ad(m)["detector"].detector.adversarial]
+    assert critics == ["gearbox", "slider"]
+    report = make_aegan_ad("ToyCar", budget="report")["detector"].detector
+    assert (report.window_hop, report.width, report.betas) == (1, 1.0, (0.0, 0.999))
+    assert report.section_adaptive
+    assert make_aegan_ad("fan")["detector"].detector.width < 1
+
+
+def test_baselines():
+    autoencoder = make_baseline("ae", metric="mahalanobis")["detector"].detector
+    assert (autoencoder.max_epochs, autoencoder.n_frames, autoencoder.metric) == (
+        100,
+        5,
+        "mahalanobis",
+    )
+    classifier = make_baseline("mobilenetv2", "fan")["detector"].detector
+    assert (classifier.target, classifier.n_frames, classifier.max_epochs) == ("section", 64, 20)
+    with pytest.raises(ValueError, match=r"kind must be one of \['ae', 'mobilenetv2'\]"):
+        make_baseline("vae")
+
+
+def small(system, **params):
+    """A system with a network per machine, small enough for tests."""
+    return system.set_params(
+        feature__n_mels=16,
+        feature__n_fft=512,
+        detector__detector__max_epochs=1,
+        detector__detector__random_state=0,
+        **{f"detector__detector__{name}": value for name, value in params.items()},
+    )
+
+
+@pytest.mark.parametrize(
+    "system",
+    [
+        small(make_wsp_nfcdee()),
+        small(make_imdn(), n_frames=9),
+        small(make_aegan_ad("slider"), n_frames=16),
+        small(make_aegan_ad("gearbox"), n_frames=16),
+        small(make_baseline("ae")),
+        small(make_baseline("mobilenetv2"), n_frames=16),
+    ],
+    ids=["wsp-nfcdee", "imdn", "aegan-ad slider", "aegan-ad gearbox", "ae", "mobilenetv2"],
+)
+def test_systems_with_a_network_per_machine(system, tmp_path):
+    clips = make_machine_sounds(("fan", "valve"), sections=2, **SOUNDS)
+    fitted = clone(system).fit(train(clips))
+    scores = fitted.score_samples(clips)
+    assert set(fitted["detector"].detectors_) == {"fan", "valve"}
+    assert 0 <= dcase_score(clips, scores) <= 1
+    np.testing.assert_array_equal(clone(system).fit(train(clips)).score_samples(clips), scores)
+    joblib.dump(fitted, tmp_path / "model.joblib")
+    loaded = joblib.load(tmp_path / "model.joblib")
+    np.testing.assert_array_equal(loaded.score_samples(clips), scores)
+    np.testing.assert_allclose(fitted.score_samples(clips[5:6]), scores[5:6], rtol=1e-9)
 
 
 def test_unknown_choices():

@@ -122,7 +122,13 @@ class SpecAugment(nn.Module):
         return torch.where(masked, fill, x)
 
     def extra_repr(self):
-        """Parameters, as ``print`` shows them."""
+        """Parameters, as ``print`` shows them.
+
+        Returns
+        -------
+        str
+            Names and values.
+        """
         return (
             f"n_time_masks={self.n_time_masks}, max_time={self.max_time}, "
             f"n_frequency_masks={self.n_frequency_masks}, max_frequency={self.max_frequency}, "

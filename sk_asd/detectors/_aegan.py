@@ -23,13 +23,12 @@ from sk_asd.detectors._windows import (
     AllWindows,
     OverlapMean,
     as_it_is,
-    check_length,
     chunks_of_windows,
 )
 from sk_asd.networks._aegan import NORMS
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
-from sk_asd.utils._windows import window_starts
+from sk_asd.utils._windows import check_length, window_starts
 
 MATCHES = {"mean": ("mean",), "mean_std": ("mean", "std")}
 

@@ -14,14 +14,13 @@ from sk_asd.detectors._windows import (
     AllWindows,
     OverlapMean,
     as_it_is,
-    check_length,
     chunks_of_windows,
 )
 from sk_asd.networks._autoencoder import AutoEncoder
 from sk_asd.utils._containers import column_of
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
-from sk_asd.utils._windows import window_starts
+from sk_asd.utils._windows import check_length, window_starts
 
 METRICS = ("mse", "mahalanobis", "mahalanobis_of_mean")
 _CHUNK = 1024

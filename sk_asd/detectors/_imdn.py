@@ -6,7 +6,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 import xarray as xr
-from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -22,8 +21,14 @@ from sk_asd.networks._mixture import MIXTURES, GaussianMixtureDensity
 from sk_asd.utils._containers import is_labelled
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
+from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._validation import check_features
-from sk_asd.utils._windows import RandomWindowSampler, WindowDataset, window_starts
+from sk_asd.utils._windows import (
+    RandomWindowSampler,
+    WindowDataset,
+    check_length,
+    window_starts,
+)
 
 _CHUNK = 64  # clips in a step of the statistics, windows in a step of the scores
 
@@ -271,7 +276,7 @@ class IMDNDetector(NeuralDetector):
         else:
             module = None
             n_frames = features.shape[2] if self.n_frames is None else self.n_frames
-        _check_length(features, n_frames)
+        check_length(features, n_frames)
         setup = _, stream, generator = self._training_setup()
         if module is None:
             with stream.active():
@@ -288,7 +293,7 @@ class IMDNDetector(NeuralDetector):
 
     def _build(self, features, n_frames):
         n_bins = features.shape[1]
-        mean, std = _bin_statistics(features)
+        mean, std = bin_statistics(features)
         density = GaussianMixtureDensity(
             n_bins,
             self.n_components,
@@ -322,7 +327,7 @@ class IMDNDetector(NeuralDetector):
 
     def _module(self, features):
         """The fitted module where it is to compute, after a look at the clips' length."""
-        _check_length(features, self.net_.module_.n_frames)
+        check_length(features, self.net_.module_.n_frames)
         device = resolve_device(self.device, fitted=True)
         return on_device(self.net_.module_, device), device
 
@@ -337,22 +342,3 @@ def _over_windows(function, clip, starts, n_frames, device):
             for i in range(0, len(starts), _CHUNK)
         ]
     return torch.cat(parts).numpy()
-
-
-def _check_length(features, n_frames):
-    if features.shape[2] < n_frames:
-        raise ValueError(
-            f"The clips have {features.shape[2]} frames, fewer than one window of "
-            f"n_frames={n_frames}: lower n_frames or hop_length, or take longer clips."
-        )
-
-
-def _bin_statistics(features):
-    """Mean and standard deviation of every bin, which is 0 where it is so up to rounding."""
-    scaler = StandardScaler()
-    for i in range(0, len(features), _CHUNK):
-        frames = features[i : i + _CHUNK].transpose(0, 2, 1).reshape(-1, features.shape[1])
-        scaler.partial_fit(frames)
-    std = np.sqrt(scaler.var_)
-    std[std <= 1e-6 * np.abs(scaler.mean_)] = 0
-    return (torch.tensor(v, dtype=torch.float32) for v in (scaler.mean_, std))

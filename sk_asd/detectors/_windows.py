@@ -75,18 +75,6 @@ def chunks_of_windows(clip, n_frames, starts, chunk=_CHUNK):
         yield torch.from_numpy(views[starts[first : first + chunk]])
 
 
-def check_length(features, n_frames):
-    """Length of a window, that of the clips for None, after a look whether the clips hold one."""
-    n_frames_clip = features.shape[2]
-    n_frames = n_frames_clip if n_frames is None else n_frames
-    if n_frames_clip < n_frames:
-        raise ValueError(
-            f"The clips have {n_frames_clip} frames, fewer than one window of "
-            f"n_frames={n_frames}: lower n_frames or hop_length, or take longer clips."
-        )
-    return n_frames
-
-
 class OverlapMean:
     """Mean over all windows that cover a place of the clip.
 

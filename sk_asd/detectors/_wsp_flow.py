@@ -30,7 +30,7 @@ from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
 from sk_asd.utils._validation import check_features
-from sk_asd.utils._windows import RandomWindowSampler, window_starts
+from sk_asd.utils._windows import RandomWindowSampler, check_length, window_starts
 
 # At most so many a clip; without pooling all frames would take longer than the training.
 _VALIDATION_WINDOWS = 32
@@ -415,18 +415,11 @@ class WSPFlowDetector(NeuralDetector):
 
     def _dataset(self, features, context):
         """Statistics of windows, and the first frames of those that cover a clip."""
-        n_frames_clip = features.shape[2]
-        n_frames = n_frames_clip if self.n_frames is None else self.n_frames
-        hop = max(1, n_frames // 4) if self.window_hop is None else self.window_hop
-        if self.pooling == "none":
-            n_frames = hop = 1
-        if n_frames_clip < n_frames:
-            raise ValueError(
-                f"The clips have {n_frames_clip} frames, fewer than one window of "
-                f"n_frames={n_frames}: lower n_frames or hop_length, or take longer clips."
-            )
+        frames = self.pooling == "none"
+        n_frames = check_length(features, 1 if frames else self.n_frames)
+        hop = max(1, n_frames // 4) if self.window_hop is None or frames else self.window_hop
         dataset = StatisticsDataset(features, context, n_frames, self.pooling, self.r)
-        return dataset, window_starts(n_frames_clip, n_frames, hop)
+        return dataset, window_starts(features.shape[2], n_frames, hop)
 
     def _held_out(self, n_clips, codes):
         """Clips for validation: random ones, spread evenly over conditions."""

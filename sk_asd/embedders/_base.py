@@ -18,8 +18,14 @@ from sk_asd.networks import ECAPATDNN, BinStandardizer, Cnn6, MobileFaceNet
 from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
+from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._validation import check_features
-from sk_asd.utils._windows import RandomWindowSampler, WindowDataset, window_starts
+from sk_asd.utils._windows import (
+    RandomWindowSampler,
+    WindowDataset,
+    check_length,
+    window_starts,
+)
 
 BACKBONES = ("mobilefacenet", "mfnse", "ecapa", "cnn6")
 
@@ -76,7 +82,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         """
         before = vars(self).copy() if self._continues() else None
         features = check_features(self, X, reset=before is None, min_clips=2)
-        n_frames = self._check_length(features)
+        n_frames = check_length(features, self.n_frames)
         targets, heads = self._targets(X, y, len(features))
         if before is not None and not self._same_targets(before):
             vars(self).update(before)
@@ -145,7 +151,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         """Embeddings of every clip's windows, clip by clip."""
         check_is_fitted(self, "net_")
         features = check_features(self, X, reset=False)
-        n_frames = self._check_length(features)
+        n_frames = check_length(features, self.n_frames)
         starts = window_starts(features.shape[2], n_frames, self.window_hop)
         if self.pooling == "std" and len(starts) == 1:
             raise ValueError(
@@ -160,16 +166,6 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
                     clip = clip - clip.mean(axis=1, keepdims=True)
                 windows = np.stack([clip[:, s : s + n_frames] for s in starts])
                 yield module(torch.from_numpy(windows).to(device))
-
-    def _check_length(self, features):
-        """Length of a window, after a look whether the clips hold one."""
-        n_frames = features.shape[2] if self.n_frames is None else self.n_frames
-        if features.shape[2] < n_frames:
-            raise ValueError(
-                f"The clips have {features.shape[2]} frames, fewer than one window of "
-                f"n_frames={n_frames}: lower n_frames or hop_length, or take longer clips."
-            )
-        return n_frames
 
     def _clip_weights(self, X, targets):
         """How often every clip is to be drawn, or None for once an epoch each."""
@@ -221,7 +217,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
             backbone = MobileFaceNet(input_size=(n_bins, n_frames), **{**se, **params})
         layers = []
         if self.standardize:
-            layers.append(BinStandardizer(*_bin_statistics(features, self.subtract_mean)))
+            layers.append(BinStandardizer(*bin_statistics(features, self.subtract_mean)))
         if self.augment is not None:
             layers.append(copy.deepcopy(self.augment).cpu())
         return nn.Sequential(*layers, backbone)
@@ -289,28 +285,3 @@ def _least_frames(embed, n_frames):
 
 def _pool(windows, pooling):
     return windows.mean(0) if pooling == "mean" else windows.std(0, unbiased=False)
-
-
-def _bin_statistics(features, subtract_mean=False, chunk=64):
-    """Mean and standard deviation of every bin over clips and frames, chunk by chunk.
-
-    With `subtract_mean` those of clips from which their own mean over time is taken.
-    """
-    count = features.shape[0] * features.shape[2]
-    total = square = level = 0.0
-    # The first clip's mean as origin keeps the sum of squares from cancelling.
-    origin = features[:1].mean(axis=2, dtype=np.float64)
-    for start in range(0, len(features), chunk):
-        part = features[start : start + chunk]
-        means = part.mean(axis=2)
-        level = np.maximum(level, np.abs(means).max(axis=0))
-        centred = part - (means if subtract_mean else origin)[:, :, np.newaxis]
-        total = total + centred.sum(axis=(0, 2))
-        square = square + np.einsum("ijk,ijk->j", centred, centred)
-    mean = total / count
-    std = np.sqrt(np.maximum(square / count - mean**2, 0))
-    # Constant up to rounding is constant.
-    std[std < 1e-6 * level] = 0
-    if not subtract_mean:
-        mean = mean + origin[0]
-    return (torch.tensor(v, dtype=torch.float32) for v in (mean, std))

@@ -79,3 +79,15 @@ def window_starts(n_frames_clip, n_frames, hop):
     """First frames of the test windows: every `hop` frames, and one flush with the clip's end."""
     last = n_frames_clip - n_frames
     return sorted({*range(0, last + 1, hop), last})
+
+
+def check_length(features, n_frames):
+    """Length of a window, that of the clips for None, after a look whether the clips hold one."""
+    n_frames_clip = features.shape[2]
+    n_frames = n_frames_clip if n_frames is None else n_frames
+    if n_frames_clip < n_frames:
+        raise ValueError(
+            f"The clips have {n_frames_clip} frames, fewer than one window of "
+            f"n_frames={n_frames}: lower n_frames or hop_length, or take longer clips."
+        )
+    return n_frames

@@ -13,11 +13,12 @@ from sklearn.pipeline import make_pipeline
 from torch import nn
 
 from sk_asd.detectors._idnn import IDNN
-from sk_asd.detectors._imdn import IMDNDetector, _bin_statistics
+from sk_asd.detectors._imdn import IMDNDetector
 from sk_asd.detectors._interpolation import InterpolationDensity
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import LogMel
 from sk_asd.networks._ignn import InterpolationMLP
+from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._windows import RandomWindowSampler
 
 N_CLIPS, N_BINS, N_FRAMES = 24, 8, 30
@@ -319,7 +320,7 @@ class TestScores:
     def test_statistics(self, X):
         X = X * np.float32(3) + np.arange(N_BINS, dtype="float32")[:, None] * 1000
         X[:, 5] = np.float32(0.1)
-        mean, std = _bin_statistics(np.concatenate([X] * 4))
+        mean, std = bin_statistics(np.concatenate([X] * 4))
         np.testing.assert_allclose(mean, X.mean(axis=(0, 2), dtype=float), rtol=1e-6)
         np.testing.assert_allclose(std[:5], X[:, :5].std(axis=(0, 2), dtype=float), rtol=1e-4)
         assert std[5] == 0

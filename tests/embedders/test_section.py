@@ -13,7 +13,7 @@ from skorch.callbacks import Callback, EarlyStopping, EpochScoring, LRScheduler
 from torch import nn
 
 from sk_asd.embedders import SectionEmbedder
-from sk_asd.embedders._base import _bin_statistics
+from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._windows import RandomWindowSampler, WindowDataset, window_starts
 
 
@@ -105,7 +105,7 @@ def test_training_windows():
 def test_bin_statistics_against_numpy():
     X = np.random.default_rng(0).normal(1000, 2, size=(150, 3, 20)).astype("float32")
     X[:, 2] = 7
-    mean, std = _bin_statistics(X)
+    mean, std = bin_statistics(X)
     np.testing.assert_allclose(mean, X.mean(axis=(0, 2), dtype=float), rtol=1e-6)
     np.testing.assert_allclose(std[:2], X[:, :2].std(axis=(0, 2), dtype=float), rtol=1e-4)
     assert std[2] == 0

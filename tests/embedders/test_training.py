@@ -10,8 +10,8 @@ from torch import nn
 
 from sk_asd.detectors import KNNDetector
 from sk_asd.embedders import SectionEmbedder
-from sk_asd.embedders._base import _bin_statistics
 from sk_asd.networks import SpecAugment
+from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._windows import RandomWindowSampler
 
 
@@ -71,7 +71,7 @@ class TestSubtractMean:
     def test_statistics(self, clips):
         X = clips.values + np.arange(48, dtype="float32")[:, None, None] * 1000
         X[:, 3] = X[:, 3, :1]
-        mean, std = _bin_statistics(X, subtract_mean=True)
+        mean, std = bin_statistics(X, subtract_mean=True)
         centred = X - X.mean(axis=2, keepdims=True, dtype=float)
         np.testing.assert_allclose(mean, 0, atol=1e-3)
         np.testing.assert_allclose(std, centred.std(axis=(0, 2)), rtol=1e-3)

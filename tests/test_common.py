@@ -67,10 +67,10 @@ ESTIMATORS = [
     (AEGANDetector(n_frames=None, width=0.1, latent_dim=8, max_epochs=1), "features"),
     (AutoEncoderDetector(n_frames=None, max_epochs=2), "features"),
     (
-        # Trained long enough that its statistics are its own; a classifier need not be unsure of
-        # what is far off, but this one is.
+        # Its statistics settle within an epoch; a classifier need not be unsure of what is far off,
+        # but this one is.
         MobileNetV2Detector(
-            2, n_frames=None, alpha=0.1, batch_size=8, max_epochs=3, lr=1e-3, momentum=0.3
+            2, n_frames=None, alpha=0.1, batch_size=12, max_epochs=1, lr=1e-3, momentum=0.7
         ),
         "features",
     ),

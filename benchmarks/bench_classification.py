@@ -18,18 +18,27 @@ With ``--search`` the variants of SC that were tried are trained with one seed i
 import argparse
 import os
 import sys
-import tempfile
 import time
 from datetime import date
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import torch
-from bench_quality import BY, Line, equal_rms, floors, in_memory, percent, pooled, table
-from joblib import Parallel, delayed, parallel_config
+from bench_quality import (
+    BY,
+    Line,
+    equal_rms,
+    floors,
+    in_memory,
+    markdown,
+    percent,
+    pooled,
+    side_by_side,
+    table,
+)
 
 from sk_asd.datasets import load_clips, make_machine_sounds
+from sk_asd.datasets._audio import replacing
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import STFT, LogMel
@@ -74,15 +83,6 @@ SEARCH = {
     "log-mel, classes: section": {**_LOGMEL, "target": ["machine", "section"]},
     "log-mel, 120 epochs": {**_LOGMEL, "max_epochs": 120},
 }
-
-
-def train_all(runs):
-    """Train side by side, each run in a process of its own with one thread."""
-    # Memory that is kept instead of returned after every layer: 1.6 times as fast on STFT. glibc
-    # reads this when the processes start.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-    with parallel_config("loky", n_jobs=os.cpu_count(), inner_max_num_threads=1):
-        return Parallel()(delayed(train)(*run) for run in runs)
 
 
 def train(clips, make, name, seed, params):
@@ -147,13 +147,6 @@ def averages(lines, clips):
     return markdown(rows)
 
 
-def markdown(rows):
-    frame = pd.DataFrame(rows).fillna("")
-    lines = ["| " + " | ".join(frame.columns) + " |", "|" + "---|" * len(frame.columns)]
-    lines += ["| " + " | ".join(row) + " |" for row in frame.astype(str).to_numpy()]
-    return "\n".join(lines) + "\n"
-
-
 def training_free(clips):
     return [line for line in pooled(clips) if line.name in TRAINING_FREE]
 
@@ -167,9 +160,8 @@ def with_choice(lines):
 
 
 def write(path, text):
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        file.write(text)
-    os.replace(file.name, path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, "utf-8")
 
 
 def header(title, args):
@@ -187,7 +179,7 @@ def search(clips, args):
     extra = {"max_epochs": 1} if args.smoke else {}
     runs = [(clips, make_sc, name, 0, {**params, **extra}) for name, params in variants.items()]
     rows = []
-    for lines in train_all(runs):
+    for lines in side_by_side(train, runs):
         row = {"variant": lines[0].system}
         for line in lines:
             result = dcase_scores(clips, line.scores).set_index(BY)["hmean"]
@@ -220,7 +212,7 @@ def compare(sets, args):
                 runs.append((clips, make, name, seed, extra))
                 owners.append(key)
     found = {key: [] for key in sets}
-    for key, lines in zip(owners, train_all(runs)):
+    for key, lines in zip(owners, side_by_side(train, runs)):
         found[key] += lines
     text = ""
     for name in dict.fromkeys(name for name, _ in sets):

@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from bench_classification import RESULTS, write
-from bench_quality import Line, equal_rms, floors, in_memory, pooled, table
-from joblib import Parallel, delayed, parallel_config
+from bench_quality import Line, equal_rms, floors, in_memory, pooled, side_by_side, table
 
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.systems import make_aegan_ad, make_baseline, make_imdn, make_wsp_nfcdee
@@ -112,8 +111,6 @@ def main():
 
 
 def compare(which, clips, args):
-    # Memory that is kept instead of returned after every layer.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
     found = {}
     for key, sounds in (("as recorded", clips), ("equal RMS", equal_rms(clips))):
         print(key, file=sys.stderr, flush=True)
@@ -122,8 +119,7 @@ def compare(which, clips, args):
             for name, spec in SYSTEMS[which].items()
             for seed in range(args.seeds)
         ]
-        with parallel_config("loky", n_jobs=os.cpu_count(), inner_max_num_threads=1):
-            trained = Parallel()(delayed(train)(*run) for run in runs)
+        trained = side_by_side(train, runs)
         free = [line for line in pooled(sounds) if line.name in TRAINING_FREE]
         found[key] = [*floors(sounds), *free, *(line for lines in trained for line in lines)]
     text = table(found["as recorded"], found["equal RMS"], clips)

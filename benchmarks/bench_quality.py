@@ -143,18 +143,22 @@ def pooled(clips):
             yield Line(f"LogMel, {pooling}, {name}", scores, train, 1000 * score / len(clips))
 
 
+def side_by_side(function, runs):
+    """Results of `function` for every tuple of arguments, each in a process with one thread."""
+    # Memory that is kept instead of returned after every layer: 1.6 times as fast on STFT. glibc
+    # reads this when the processes start.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
+    with parallel_config("loky", n_jobs=os.cpu_count(), inner_max_num_threads=1):
+        return Parallel()(delayed(function)(*run) for run in runs)
+
+
 def classified(clips, seeds, **params):
     """SectionEmbedder over all machines on LogMel and on STFT, and detectors on its embeddings.
 
     Trainings run side by side, each in a process of its own with one thread.
     """
-    # Memory that is kept instead of returned after every layer: 1.6 times as fast on STFT. glibc
-    # reads this when the processes start.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "4294967296", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
-    runs = [(name, seed) for name in EXTRACTORS for seed in seeds]
-    with parallel_config("loky", n_jobs=os.cpu_count(), inner_max_num_threads=1):
-        found = Parallel()(delayed(classify)(clips, *run, params) for run in runs)
-    return [line for lines in found for line in lines]
+    runs = [(clips, name, seed, params) for name in EXTRACTORS for seed in seeds]
+    return [line for lines in side_by_side(classify, runs) for line in lines]
 
 
 def classify(clips, name, seed, params):
@@ -215,6 +219,11 @@ def table(lines, equal, clips):
             row["train s"] = f"{np.mean([line.train for line in same]):.1f}"
             row["score ms/clip"] = f"{np.mean([line.score for line in same]):.1f}"
         rows.append(row)
+    return markdown(rows)
+
+
+def markdown(rows):
+    """Markdown table of dicts, one a row."""
     frame = pd.DataFrame(rows).fillna("")
     head = "| " + " | ".join(frame.columns) + " |\n|" + "---|" * len(frame.columns)
     body = "\n".join("| " + " | ".join(row) + " |" for row in frame.astype(str).to_numpy())

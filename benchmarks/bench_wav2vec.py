@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from bench_classification import train_all
-from bench_quality import in_memory, table
+from bench_classification import train
+from bench_quality import in_memory, side_by_side, table
 
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.datasets._audio import replacing
@@ -134,7 +134,7 @@ def compare(network, folder):
         for name, model in models.items()
         for seed in SEEDS
     ]
-    lines = [line for found in train_all(runs) for line in found]
+    lines = [line for found in side_by_side(train, runs) for line in found]
     return [
         "## SC-wav2vec on these encoders",
         "",

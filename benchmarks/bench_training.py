@@ -1,7 +1,8 @@
-"""Time and memory of training and scoring an embedder against a bare PyTorch loop.
+"""Time and memory of training, and of scoring, against a bare PyTorch loop.
 
-Same network, head, optimizer, batches and data; each rival has a process of its own, and they take
-turns. Ratios are medians over rounds.
+An embedder, and the adversarial training of AEGAN-AD with its two networks. Same networks, losses,
+optimizers, batches and data; each rival has a process of its own with one thread, and they take
+turns. Times are processor time; ratios are medians over rounds.
 
     python benchmarks/bench_training.py [--smoke]
 """
@@ -19,18 +20,31 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from skorch.callbacks import Callback
 
+from sk_asd.detectors import AEGANDetector
 from sk_asd.embedders import SectionEmbedder
-from sk_asd.networks import ArcFace, BinStandardizer, MobileFaceNet
+from sk_asd.networks import (
+    AEGANDiscriminator,
+    AEGANGenerator,
+    ArcFace,
+    BinStandardizer,
+    MobileFaceNet,
+)
 from sk_asd.utils._windows import window_starts
 
 RESULTS = Path(__file__).parent / "results" / "training.md"
 N_CLASSES, BATCH = 6, 16
 SETTINGS = {
     "log-mel, 64 bins": {"bins": 64, "frames": 313, "window": 128, "clips": 160, "epochs": 4},
-    "STFT, 257 bins": {"bins": 257, "frames": 313, "window": 128, "clips": 96, "epochs": 2},
+    "STFT, 257 bins": {"bins": 257, "frames": 313, "window": 128, "clips": 96, "epochs": 5},
+    "AEGAN-AD, 128 bins": {"bins": 128, "frames": 313, "window": 128, "clips": 24, "epochs": 3},
 }
-SMOKE = {"smoke": {"bins": 16, "frames": 40, "window": 16, "clips": 32, "epochs": 1}}
+SMOKE = {
+    "smoke": {"bins": 16, "frames": 40, "window": 16, "clips": 32, "epochs": 1},
+    "AEGAN-AD, smoke": {"bins": 16, "frames": 40, "window": 16, "clips": 16, "epochs": 1},
+}
+WIDTH, WINDOW_HOP, AEGAN_BATCH = 0.25, 16, 32  # of AEGAN-AD
 
 
 def data(bins, frames, clips, **_):
@@ -50,20 +64,20 @@ def embedder(setting):
         batch_size=BATCH,
         random_state=0,
     )
-    start = time.perf_counter()
+    start = time.process_time()
     model.fit(X, y)
     # The history leaves out what comes before the first epoch; the wall clock does not.
-    trained = (time.perf_counter() - start) / setting["epochs"]
-    start = time.perf_counter()
+    trained = (time.process_time() - start) / setting["epochs"]
+    start = time.process_time()
     model.transform(X)
-    return trained, (time.perf_counter() - start) / len(X)
+    return trained, (time.process_time() - start) / len(X)
 
 
 def bare(setting):
     """The same with nothing but PyTorch."""
     X, y = data(**setting)
     window = setting["window"]
-    start = time.perf_counter()
+    start = time.process_time()
     torch.manual_seed(0)
     mean, std = X.mean(axis=(0, 2)), X.std(axis=(0, 2))
     net = torch.nn.Sequential(
@@ -86,23 +100,98 @@ def bare(setting):
             loss.backward()
             optimizer.step()
             loss.item()
-    trained = (time.perf_counter() - start) / setting["epochs"]
-    start = time.perf_counter()
+    trained = (time.process_time() - start) / setting["epochs"]
+    start = time.process_time()
     net.eval()
     starts = window_starts(setting["frames"], window, 32)
     with torch.inference_mode():
         for clip in X:
             windows = np.stack([clip[:, s : s + window] for s in starts])
             F.normalize(net(torch.from_numpy(windows))).mean(0).numpy()
-    return trained, (time.perf_counter() - start) / len(X)
+    return trained, (time.process_time() - start) / len(X)
 
 
-RIVALS = {"embedder": embedder, "bare": bare}
+class Stopwatch(Callback):
+    """Processor time between the beginning and the end of training.
+
+    On the class, as estimators clone their callbacks.
+    """
+
+    def on_train_begin(self, net, **kwargs):
+        Stopwatch.start = time.process_time()
+
+    def on_train_end(self, net, **kwargs):
+        Stopwatch.seconds = time.process_time() - Stopwatch.start
 
 
-def child(rival, setting):
+def aegan(setting):
+    """Seconds of an epoch of adversarial training, with the package."""
+    X, _ = data(**setting)
+    AEGANDetector(
+        n_frames=setting["window"],
+        window_hop=WINDOW_HOP,
+        width=WIDTH,
+        adversarial=True,
+        match="mean_std",
+        betas=(0.0, 0.999),
+        max_epochs=setting["epochs"],
+        batch_size=AEGAN_BATCH,
+        callbacks=[Stopwatch()],
+        random_state=0,
+    ).fit(X)
+    return Stopwatch.seconds / setting["epochs"], float("nan")
+
+
+def bare_aegan(setting):
+    """The same with nothing but PyTorch."""
+    X, _ = data(**setting)
+    window = setting["window"]
+    torch.manual_seed(0)
+    size = setting["bins"], window
+    generator = AEGANGenerator(size, width=WIDTH)
+    critic = AEGANDiscriminator(size, width=WIDTH)
+    optimizers = [
+        torch.optim.Adam(net.parameters(), lr=2e-4, betas=(0.0, 0.999))
+        for net in (generator, critic)
+    ]
+    low, high = float(X.min()), float(X.max())
+    starts = window_starts(setting["frames"], window, WINDOW_HOP)
+    places = [(clip, start) for clip in range(len(X)) for start in starts]
+    start = time.process_time()
+    for _ in range(setting["epochs"]):
+        for rows in torch.randperm(len(places)).split(AEGAN_BATCH):
+            batch = np.stack([X[c, :, s : s + window] for c, s in (places[i] for i in rows)])
+            x = (torch.from_numpy(batch) - (high + low) / 2) / ((high - low) / 2)
+            fake = generator(x)
+            optimizers[1].zero_grad()
+            share = torch.rand(len(x), 1, 1)
+            between = (share * x + (1 - share) * fake.detach()).requires_grad_()
+            (slope,) = torch.autograd.grad(critic(between).sum(), between, create_graph=True)
+            penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+            loss = critic(fake.detach()).mean() - critic(x).mean() + 10 * penalty
+            loss.backward()
+            optimizers[1].step()
+            loss.item()
+            optimizers[0].zero_grad()
+            critic.requires_grad_(False)
+            real, made = critic.embed(x), critic.embed(fake)
+            loss = F.mse_loss(fake, x)
+            for statistic in (torch.mean, torch.std):
+                loss = loss + 0.1 * F.mse_loss(statistic(made, 0), statistic(real, 0))
+            critic.requires_grad_(True)
+            loss.backward()
+            optimizers[0].step()
+            loss.item()
+    return (time.process_time() - start) / setting["epochs"], float("nan")
+
+
+RIVALS = ("package", "bare")
+
+
+def child(rival, name, setting):
     torch.set_num_threads(1)
-    result = RIVALS[rival](setting)
+    rivals = (aegan, bare_aegan) if name.startswith("AEGAN") else (embedder, bare)
+    result = rivals[RIVALS.index(rival)](setting)
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     print(*result, int(status["VmHWM"].split()[0]) / 2**10)
 
@@ -119,6 +208,9 @@ def measure(name, smoke, rounds):
     row = [name]
     for i, factor in enumerate((1, 1000, 1)):
         own, other = ([run[i] for run in found[rival]] for rival in RIVALS)
+        if np.isnan(own).any():
+            row += ["–"] * 3
+            continue
         ratios = [a / b for a, b in zip(own, other)]
         row += [
             f"{factor * statistics.median(own):.1f}",
@@ -132,12 +224,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--smoke", action="store_true", help="seconds, and no result file")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--child", choices=tuple(RIVALS), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=RIVALS, help=argparse.SUPPRESS)
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     args = parser.parse_args()
     settings = SMOKE if args.smoke else SETTINGS
     if args.child:
-        child(args.child, settings[args.setting])
+        child(args.child, args.setting, settings[args.setting])
         return
     rounds = 1 if args.smoke else args.rounds
     rows = [measure(name, args.smoke, rounds) for name in settings]
@@ -162,8 +254,10 @@ def main():
             "`SectionEmbedder` with MobileFaceNet at half its width and ArcFace, batches of "
             f"{BATCH}, against a loop of nothing but PyTorch over the same network, head, "
             "optimizer and windows; start-up of the training (statistics of the bins, initial "
-            f"weights) is in the time of an epoch of both. {sizes}. Median "
-            f"of ratios with their range.\n\n{table}"
+            "weights) is in the time of an epoch of both. `AEGANDetector` with a critic, a quarter "
+            f"of the channels and batches of {AEGAN_BATCH}, against a loop with the same two "
+            f"networks and losses. {sizes}. Processor time; median of ratios with their range."
+            f"\n\n{table}"
         )
     os.replace(file.name, RESULTS)
 

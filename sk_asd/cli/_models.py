@@ -145,9 +145,10 @@ def networks(pipeline):
     list of estimator
         Steps, and the detectors inside the last one.
     """
-    grouped = pipeline[-1]
+    last = pipeline[-1]
     estimators = [step for _, step in pipeline.steps]
-    estimators += [grouped.detector, *getattr(grouped, "detectors_", {}).values()]
+    if hasattr(last, "detector"):
+        estimators += [last.detector, *getattr(last, "detectors_", {}).values()]
     return [e for e in estimators if {"device", "max_epochs"} <= _parameters(e)]
 
 

@@ -32,7 +32,7 @@ _ONLY = {
     "r": ("pooling",),
     "detector": ("pooling", *_CLASSIFIERS),
     "over": ("pooling", *_CLASSIFIERS),
-    "target": _CLASSIFIERS,
+    "target": (*_CLASSIFIERS, "mobilenetv2"),
     "subtract_mean": _CLASSIFIERS,
     "mixup": _CLASSIFIERS,
     "n_frames": _NEURAL,
@@ -150,7 +150,8 @@ def add_parser(commands):
         nargs="+",
         metavar="COL",
         help="for sc and sc-wav2vec columns that make the classes, or joint: all that describe a "
-        "recording (default); for mhcr columns that get a head each (default: all that vary)",
+        "recording (default); for mhcr columns that get a head each (default: all that vary); for "
+        "mobilenetv2 section (default), or machine section for one network over all machines",
     )
     sc.add_argument(
         "--n-frames", type=positive_int, metavar="N", help="length of a window in frames"
@@ -340,6 +341,8 @@ def build(system, options):
         elif "target" in options:
             target = options["target"]
             given["target"] = target[0] if len(target) == 1 else target
+            if system == "mobilenetv2" and "machine" in target:
+                given["by"] = None
         pipeline = make(**given, random_state=seed, verbose=1)
     changes = {f"feature__{name}": options[name] for name in _FEATURE_OPTIONS if name in options}
     pipeline.set_params(**changes)

@@ -17,7 +17,6 @@ from sk_asd.detectors._aegan_scores import (
     spaces_of,
 )
 from sk_asd.detectors._aegan_training import AEGAN, AEGANNet, epoch_means
-from sk_asd.detectors._labels import clip_labels, sorted_classes
 from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.detectors._windows import (
     AllWindows,
@@ -26,6 +25,7 @@ from sk_asd.detectors._windows import (
     chunks_of_windows,
 )
 from sk_asd.networks._aegan import NORMS
+from sk_asd.utils._labels import clip_labels, sorted_classes
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
 from sk_asd.utils._windows import check_length, window_starts
@@ -261,8 +261,8 @@ class AEGANDetector(MetricDetector):
         n_frames = check_length(features, self.n_frames)
         sections, codes = None, np.full(len(features), -1)
         if self.section_adaptive:
-            labels = clip_labels(X, self._section_column(), "section_adaptive")
-            sections = sorted_classes(labels, self._section_column())
+            labels = clip_labels(X, self._section_column(), "section_adaptive", known=True)
+            sections = sorted_classes(labels)
             codes = _codes(labels, sections)
         if self._continues():
             self._check_same(n_frames, sections)

@@ -9,10 +9,10 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.utils.data import RandomSampler
 
-from sk_asd.detectors._labels import clip_labels, sorted_classes
 from sk_asd.detectors._neural import NeuralDetector
 from sk_asd.detectors._windows import AllWindows, as_it_is, chunks_of_windows
 from sk_asd.networks._mobilenetv2 import MobileNetV2
+from sk_asd.utils._labels import clip_labels, sorted_classes
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval
 from sk_asd.utils._windows import check_length, window_starts
@@ -27,10 +27,10 @@ class MobileNetV2Detector(NeuralDetector):
 
     Parameters
     ----------
-    target : str or int, default="section"
-        Column of the classes, which clips must carry in ``fit`` and after. A number takes so many
-        clusters instead, found by k-means among the mean spectra of the training clips, for arrays
-        without labels.
+    target : str, sequence of str or int, default="section"
+        Column of the classes, or columns whose combinations are the classes, which clips must carry
+        in ``fit`` and after. A number takes so many clusters instead, found by k-means among the
+        mean spectra of the training clips, for arrays without labels.
     n_frames : int or None, default=64
         Length of a window in frames; None for whole clips.
     window_hop : int, default=8
@@ -134,7 +134,7 @@ class MobileNetV2Detector(NeuralDetector):
 
     _parameter_constraints: dict = {
         **NeuralDetector._parameter_constraints,
-        "target": [str, Interval(Integral, 2, None, closed="left")],
+        "target": [str, list, tuple, Interval(Integral, 2, None, closed="left")],
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
         "test_hop": [Interval(Integral, 1, None, closed="left")],
@@ -245,13 +245,13 @@ class MobileNetV2Detector(NeuralDetector):
 
     def _find_classes(self, features, X, seed):
         """Classes in the target column or, without one, clusters."""
-        if not isinstance(self.target, str):
+        if isinstance(self.target, Integral):
             if self._continues():
                 return self.classes_, self.clusters_
             clusters = KMeans(self.target, n_init=10, random_state=seed)
             clusters.fit(_mean_spectra(features))
             return list(range(self.target)), clusters
-        classes = sorted_classes(clip_labels(X, self.target, "target"), self.target)
+        classes = sorted_classes(clip_labels(X, self.target, "target", known=True))
         if len(classes) < 2:
             raise ValueError(
                 f"Found 1 class, {classes[0]!r}, in the target {self.target!r}: classification "

@@ -5,7 +5,6 @@ import warnings
 from numbers import Integral, Real
 
 import numpy as np
-import pandas as pd
 import torch
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
@@ -26,7 +25,8 @@ from sk_asd.detectors._wsp_net import (
 )
 from sk_asd.networks._flows import FLOWS, GroupedFlow
 from sk_asd.networks._pooling import WeightedStatisticPooling
-from sk_asd.utils._containers import column_of, is_labelled, wrap
+from sk_asd.utils._containers import is_labelled, wrap
+from sk_asd.utils._labels import clip_labels, sorted_classes
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
 from sk_asd.utils._validation import check_features
@@ -314,7 +314,7 @@ class WSPFlowDetector(NeuralDetector):
 
     def _fit_clips(self, features, X, y):
         values = self._conditions(X)
-        conditions = None if values is None else sorted(set(values), key=str)
+        conditions = None if values is None else sorted_classes(values)
         if self._continues():
             if conditions != self.conditions_:
                 raise ValueError(
@@ -434,23 +434,8 @@ class WSPFlowDetector(NeuralDetector):
         """Values of the columns `by`, a tuple a clip; None where `X` has no labels."""
         if self.by is None or not is_labelled(X):
             return None
-        columns = [self.by] if isinstance(self.by, str) else list(self.by)
-        values = []
-        for name in columns:
-            column = column_of(X, name)
-            if column is None:
-                raise ValueError(
-                    f"by={self.by!r} needs column {name!r} in the labels of X; leave it out of "
-                    "by, or set by=None."
-                )
-            missing = pd.isna(column)
-            if missing.any():
-                raise ValueError(
-                    f"Column {name!r} has no value for {missing.sum()} of {len(column)} clips, "
-                    f"the first at position {int(np.argmax(missing))}."
-                )
-            values.append(column.tolist())
-        return list(zip(*values))
+        columns = [self.by] if isinstance(self.by, str) else self.by
+        return clip_labels(X, columns, f"by={self.by!r}", known=True)
 
     def _codes(self, X):
         """Position of every clip's condition among those of the training clips."""
@@ -463,7 +448,7 @@ class WSPFlowDetector(NeuralDetector):
                 f"{type(self).__name__} was fitted with it."
             )
         codes = {value: code for code, value in enumerate(self.conditions_)}
-        unseen = sorted(set(values) - set(codes), key=str)
+        unseen = sorted_classes(set(values) - set(codes))
         if unseen:
             raise ValueError(
                 f"by={self.by!r} has values that were not seen in training: {unseen}; known are "

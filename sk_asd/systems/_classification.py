@@ -32,7 +32,7 @@ _LAPTOP = {
     "window_hop": 32,
     "subtract_mean": True,
     "mixup": 1.0,
-    "max_epochs": 60,
+    "max_epochs": 75,
     "batch_size": 16,
     "max_time": 2700,
 }

@@ -18,8 +18,10 @@ def check_choice(machine, budget):
         raise ValueError(f"budget must be one of {list(BUDGETS)}, got {budget!r}.")
 
 
-def neural_pipeline(feature, detector, max_epochs):
-    """Feature extractor, and a network for every machine."""
+def neural_pipeline(feature, detector, max_epochs, by="machine"):
+    """Feature extractor, and a network for every machine; one for all without `by`."""
     if max_epochs is not None:
         detector.set_params(max_epochs=max_epochs)
-    return Pipeline([("feature", feature), ("detector", GroupedDetector(detector, by="machine"))])
+    if by is not None:
+        detector = GroupedDetector(detector, by=by)
+    return Pipeline([("feature", feature), ("detector", detector)])

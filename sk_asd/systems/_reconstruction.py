@@ -34,7 +34,7 @@ def make_aegan_ad(
         "ToyTrain" or "valve". None is for every other machine and for several at a time.
     budget : {"laptop", "report"}, default="laptop"
         ``"report"``: full width, a window at every frame, batches of 512, 60 epochs; ``"laptop"``:
-        a quarter of the channels, a window every 16 frames, 20 epochs, and 45 minutes of training
+        a quarter of the channels, a window every 32 frames, 20 epochs, and 45 minutes of training
         at most.
     metric : str, default="input_l2_mean"
         Score; see :class:`~sk_asd.detectors.AEGANDetector`. The report took the best one on the
@@ -75,7 +75,7 @@ def make_aegan_ad(
     else:
         settings = settings | {
             "width": 0.25,
-            "window_hop": 16,
+            "window_hop": 32,
             "batch_size": 32,
             "max_epochs": 20,
             "max_time": 2700,
@@ -92,6 +92,8 @@ def make_baseline(
     machine=None,
     *,
     metric="mse",
+    target="section",
+    by="machine",
     max_epochs=None,
     device="auto",
     random_state=None,
@@ -107,6 +109,11 @@ def make_baseline(
         Machine; the settings are the same for all.
     metric : {"mse", "mahalanobis", "mahalanobis_of_mean"}, default="mse"
         Score of the autoencoder; see :class:`~sk_asd.detectors.AutoEncoderDetector`.
+    target : str or sequence of str, default="section"
+        Classes of the classifier; see :class:`~sk_asd.detectors.MobileNetV2Detector`.
+    by : str or sequence of str, default="machine"
+        Columns whose values get a network of their own. None is one network for all clips, for
+        machines of a single section: ``target=("machine", "section"), by=None``.
     max_epochs : int, default=None
         Number of epochs; None is the 100 or 20 of the challenge.
     device : str, default="auto"
@@ -119,7 +126,7 @@ def make_baseline(
     Returns
     -------
     Pipeline
-        Steps ``feature`` and ``detector``, unfitted; each machine has a network of its own.
+        Steps ``feature`` and ``detector``, unfitted.
 
     Raises
     ------
@@ -142,6 +149,9 @@ def make_baseline(
     check_choice(machine, "report")
     common = {"device": device, "random_state": random_state, "verbose": verbose}
     detector = (
-        AutoEncoderDetector(metric, **common) if kind == "ae" else MobileNetV2Detector(**common)
+        AutoEncoderDetector(metric, **common)
+        if kind == "ae"
+        else MobileNetV2Detector(target, **common)
     )
-    return neural_pipeline(LogMel(n_fft=1024, hop_length=512, n_mels=128), detector, max_epochs)
+    feature = LogMel(n_fft=1024, hop_length=512, n_mels=128)
+    return neural_pipeline(feature, detector, max_epochs, by)

@@ -140,6 +140,20 @@ def test_systems_with_a_network_per_machine(run, folder, tmp_path, system, argv,
     assert out.startswith("24 clips scored")
 
 
+def test_one_classifier_for_machines_of_one_section(run, folder, tmp_path):
+    out_file = tmp_path / "model.joblib"
+    options = "--epochs 1 --n-fft 512 --n-mels 16 --n-frames 16 --seed 0 --quiet"
+    argv = ["train", folder, "--system", "mobilenetv2", "--out", out_file, *options.split()]
+    status, _, err = run(*argv)
+    assert status == 2
+    assert "Found 1 class" in err
+    status, _, err = run(*argv, "--target", "machine", "section")
+    assert (status, err) == (0, "")
+    detector = joblib.load(out_file)["pipeline"]["detector"]
+    assert detector.classes_ == [("fan", "00"), ("valve", "00")]
+    assert detector.device == "auto"
+
+
 @pytest.mark.parametrize(
     ("system", "argv", "message"),
     [

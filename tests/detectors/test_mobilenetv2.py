@@ -89,6 +89,17 @@ def test_three_channels(clips):
     assert small(in_channels=1).fit(clips).net_.module_.layers[0].conv.in_channels == 1
 
 
+def test_classes_of_several_columns(clips):
+    """Machines of one section each, which one network tells apart."""
+    machine = clips.section.values
+    alone = clips.assign_coords(machine=("clip", machine), section=("clip", ["00"] * 16))
+    detector = small(["machine", "section"]).fit(alone)
+    assert detector.classes_ == [("00", "00"), ("01", "00")]
+    np.testing.assert_array_equal(
+        detector.score_samples(alone), small().fit(clips).score_samples(clips)
+    )
+
+
 class TestErrors:
     def test_unseen_section(self, learnt, clips):
         unseen = clips.assign_coords(section=("clip", ["00", "07"] * 8))

@@ -240,6 +240,9 @@ def test_baselines():
     )
     classifier = make_baseline("mobilenetv2", "fan")["detector"].detector
     assert (classifier.target, classifier.n_frames, classifier.max_epochs) == ("section", 64, 20)
+    assert make_baseline("mobilenetv2", by="section")["detector"].by == "section"
+    one = make_baseline("mobilenetv2", target=("machine", "section"), by=None)["detector"]
+    assert one.target == ("machine", "section")
     with pytest.raises(ValueError, match=r"kind must be one of \['ae', 'mobilenetv2'\]"):
         make_baseline("vae")
 

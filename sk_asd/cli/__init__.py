@@ -8,7 +8,7 @@ import sys
 import warnings
 
 from sk_asd import __version__
-from sk_asd.cli import _check, _demo, _evaluate, _score, _train
+from sk_asd.cli import _check, _demo, _evaluate, _fetch, _score, _train
 
 __all__ = ["main"]
 
@@ -34,7 +34,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"sk-asd {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (_demo, _check, _train, _score, _evaluate):
+    for module in (_demo, _fetch, _check, _train, _score, _evaluate):
         module.add_parser(commands)
     return parser
 

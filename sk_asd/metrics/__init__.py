@@ -1,6 +1,14 @@
-"""The official metrics of DCASE Task 2 and a scorer for model selection."""
+"""The official metrics of DCASE Task 2, a scorer for model selection, and submission files."""
 
 from sk_asd.metrics._dcase import dcase_score, dcase_scores
 from sk_asd.metrics._scorer import anomaly_score, dcase_scorer
+from sk_asd.metrics._submission import read_submission, write_submission
 
-__all__ = ["anomaly_score", "dcase_score", "dcase_scorer", "dcase_scores"]
+__all__ = [
+    "anomaly_score",
+    "dcase_score",
+    "dcase_scorer",
+    "dcase_scores",
+    "read_submission",
+    "write_submission",
+]

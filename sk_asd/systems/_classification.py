@@ -77,7 +77,8 @@ def make_sc(
         Columns that make the classes; see :class:`~sk_asd.embedders.SectionEmbedder`. None: machine
         and section, as in the report, or ``"joint"`` for the laptop, which tells more clips apart.
     detector : {"knn", "lof", "cosine", "mahalanobis"} or outlier detector, default=None
-        None is :class:`~sk_asd.detectors.KNNDetector`.
+        None is :class:`~sk_asd.detectors.MahalanobisDetector`, the
+        best of the four on the recordings of ``benchmarks/results/classification.md``.
     by : str or sequence of str, default=("machine", "section")
         Columns whose values get a detector of their own.
     over : str, default=None
@@ -117,7 +118,7 @@ def make_sc(
     embedder = SectionEmbedder(
         target=target, device=device, random_state=random_state, verbose=verbose, **settings
     )
-    return _pipeline(feature, embedder, detector or "knn", by, over)
+    return _pipeline(feature, embedder, detector or "mahalanobis", by, over)
 
 
 def make_mhcr(
@@ -162,7 +163,8 @@ def make_mhcr(
     loss_weights : dict of str to float, default=None
         Factors of the heads' losses.
     detector : {"knn", "lof", "cosine", "mahalanobis"} or outlier detector, default=None
-        None is :class:`~sk_asd.detectors.KNNDetector`.
+        None is :class:`~sk_asd.detectors.MahalanobisDetector`, the
+        best of the four on the recordings of ``benchmarks/results/classification.md``.
     by : str or sequence of str, default=("machine", "section")
         Columns whose values get a detector of their own.
     over : str, default=None
@@ -206,7 +208,7 @@ def make_mhcr(
         verbose=verbose,
         **settings,
     )
-    return _pipeline(feature, embedder, detector or "knn", by, over)
+    return _pipeline(feature, embedder, detector or "mahalanobis", by, over)
 
 
 def make_sc_wav2vec(

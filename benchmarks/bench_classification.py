@@ -6,12 +6,12 @@ several seeds; the four detectors of the report get its embeddings, one per mach
 Protocol B takes the Mahalanobis detector everywhere, as the training-free lines do, and the same
 settings for all machines. Protocol A (oracle) takes for each machine and seed the detector with the
 best score on the test labels, as the report did; it is no estimate of what to expect. The settings
-of the laptop budget were settled after a look at the test scores of one seed in the search below,
-so that the figures of B are somewhat optimistic too.
+of the laptop budget were settled after a look at the test scores of one seed
+(``results/classification_search.md``), so that the figures of B are somewhat optimistic too.
 
     python benchmarks/bench_classification.py --data FOLDER [--search]
 
-With ``--search`` the variants of SC that were tried are trained with one seed instead. FOLDER holds
+With ``--search`` variants of SC are trained with one seed instead. FOLDER holds
 ``dcase_real`` and ``mimii_m6db`` (default: the environment variable SK_ASD_DATA).
 """
 
@@ -128,6 +128,9 @@ def averages(lines, clips):
             row[f"AUC {machine}"] = percent(auc)
         row["AUC"] = percent([r["auc_source"].mean() for r in results])
         row["pAUC"] = percent([r["pauc"].mean() for r in results])
+        if not np.isnan(same[0].train):
+            row["train s"] = f"{np.mean([line.train for line in same]):.1f}"
+            row["score ms/clip"] = f"{np.mean([line.score for line in same]):.1f}"
         rows.append(row)
     return markdown(rows)
 

@@ -24,15 +24,12 @@ from sk_asd.detectors import (
     WSPFlowDetector,
 )
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
-from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
+from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
 from sk_asd.utils.estimator_checks import yield_checks
 
 # Weights drawn at random; a frame sees one sample, for the narrow arrays of scikit-learn's checks.
 TINY = Path(__file__).parent / "features" / "tiny_wav2vec.safetensors"
-
-NEIGHBOURS = [("knn", KNNDetector()), ("spread", MahalanobisDetector())]
-MIXTURES = [(str(n), GaussianMixtureDetector(n, random_state=0)) for n in (1, 2)]
 
 # One instance or more of every public estimator, with what it takes in the package's own checks.
 ESTIMATORS = [
@@ -79,12 +76,6 @@ ESTIMATORS = [
     ),
     (GroupedDetector(), "embeddings"),
     (GroupedDetector(GaussianMixtureDetector(random_state=0)), "embeddings"),
-    (ScoreEnsemble(NEIGHBOURS), "embeddings"),
-    (ScoreEnsemble(MIXTURES, weights=(3, 1)), "embeddings"),
-    (
-        ScoreEnsembleCV(NEIGHBOURS, step=0.5, labels="pseudo", pseudo="perturbed", scoring="auc"),
-        "embeddings",
-    ),
 ]
 
 _LEAVE_ONE_OUT = (
@@ -110,8 +101,6 @@ EXPECTED_FAILURES = {
     "MahalanobisDetector": _MEMORISE,
     "GaussianMixtureDetector(cv)": _MEMORISE,
     "GroupedDetector(KNNDetector)": _MEMORISE,
-    "ScoreEnsemble(KNNDetector)": _MEMORISE,
-    "ScoreEnsembleCV(KNNDetector)": _MEMORISE,
     "SectionEmbedder": _KEYWORDS,
     "MultiHeadEmbedder": _KEYWORDS,
     "WSPFlowDetector": _KEYWORDS,
@@ -131,8 +120,6 @@ def expected_failures(estimator):
         name += "(cv)"
     if isinstance(estimator, GroupedDetector):
         name += f"({type(estimator.detector or KNNDetector()).__name__})"
-    if isinstance(estimator, (ScoreEnsemble, ScoreEnsembleCV)):
-        name += f"({type(estimator.estimators[0][1]).__name__})"
     return EXPECTED_FAILURES.get(name, {})
 
 

@@ -2,10 +2,15 @@
 
 from numbers import Integral
 
+import numpy as np
+from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.utils._sklearn import Interval, StrOptions
+
+# Least density that a distance is divided by, relative to the mean density.
+_LEAST_DENSITY = 1e-6
 
 
 class KNNDetector(BaseDetector):
@@ -19,6 +24,10 @@ class KNNDetector(BaseDetector):
         Any metric of :class:`~sklearn.neighbors.NearestNeighbors`.
     aggregation : {"mean", "max"}, default="mean"
         Mean of the k distances, or the largest of them, as in [1]_.
+    density_neighbors : int, default=None
+        Measure the distance to a training clip in units of the mean distance of that clip to so
+        many training clips nearest to it (local density normalisation, [2]_). The nearest training
+        clips are then those at the smallest ratio. None: distances as they are.
     contamination : float, default=0.1
         Share of normal clips below the threshold; it sets ``offset_`` and never the scores.
     threshold : {"quantile", "gamma"}, default="quantile"
@@ -34,13 +43,24 @@ class KNNDetector(BaseDetector):
         Threshold on ``score_samples``.
     neighbors_ : NearestNeighbors
         The memory of training clips.
+    density_ : ndarray of shape (n_clips,) or None
+        Mean distance of every training clip to the `density_neighbors` nearest others.
     n_features_in_ : int
         Number of features.
+
+    Notes
+    -----
+    Local density normalisation evens out domains without knowing them: the few clips of a target
+    domain lie far from each other, the many of the source close together. It compares every clip
+    with all training clips, which takes longer than a search. To every density a millionth of their
+    mean is added, for training clips that are copies of one another.
 
     References
     ----------
     .. [1] Ramaswamy, S., Rastogi, R., Shim, K. "Efficient algorithms for mining outliers from
        large data sets", SIGMOD 2000.
+    .. [2] Wilkinghoff, K. et al. "Keeping the balance: anomaly score calculation for domain
+       generalization", ICASSP 2025.
 
     Examples
     --------
@@ -59,6 +79,7 @@ class KNNDetector(BaseDetector):
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
         "aggregation": [StrOptions({"mean", "max"})],
+        "density_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
     }
 
@@ -68,6 +89,7 @@ class KNNDetector(BaseDetector):
         *,
         metric="cosine",
         aggregation="mean",
+        density_neighbors=None,
         contamination=0.1,
         threshold="quantile",
         n_jobs=None,
@@ -75,6 +97,7 @@ class KNNDetector(BaseDetector):
         self.n_neighbors = n_neighbors
         self.metric = metric
         self.aggregation = aggregation
+        self.density_neighbors = density_neighbors
         self.contamination = contamination
         self.threshold = threshold
         self.n_jobs = n_jobs
@@ -84,11 +107,58 @@ class KNNDetector(BaseDetector):
         self.neighbors_ = NearestNeighbors(
             n_neighbors=self.n_neighbors, metric=self.metric, n_jobs=self.n_jobs
         ).fit(X)
+        self.density_ = None
+        if self.density_neighbors is not None:
+            return self._fit_density(X)
         # Without an argument scikit-learn leaves each clip out of its own neighbours.
         return self._aggregate(self.neighbors_.kneighbors()[0])
 
     def _score(self, X):
-        return self._aggregate(self.neighbors_.kneighbors(X)[0])
+        if self.density_ is None:
+            return self._aggregate(self.neighbors_.kneighbors(X)[0])
+        return self._score_ratios(X, lambda rows: self.density_)
+
+    def _fit_density(self, X):
+        n_clips, k = len(X), self.density_neighbors
+        if k > n_clips - 2:
+            raise ValueError(
+                f"density_neighbors={k} needs at least {k + 2} training clips (each is scored "
+                f"without itself, the density of the others included), found n_samples = {n_clips}."
+            )
+        self._clips = X
+        distances, neighbors = self.neighbors_.kneighbors(n_neighbors=k + 1)
+        self.density_ = distances[:, :k].mean(axis=1)
+        # Density of a clip once the j-th of its neighbours has left and the next one moved up.
+        without = self.density_[:, np.newaxis] + (distances[:, k:] - distances[:, :k]) / k
+
+        def densities(rows):
+            density = np.tile(self.density_, (len(rows), 1))
+            clip, j = np.nonzero(np.isin(neighbors[:, :k], rows))
+            density[neighbors[clip, j] - rows[0], clip] = without[clip, j]
+            density[rows - rows[0], rows] = np.nan  # a clip is no neighbour of itself
+            return density
+
+        return self._score_ratios(X, densities)
+
+    def _score_ratios(self, X, densities):
+        """Scores by distances over densities, which ``densities(rows)`` gives for rows of `X`."""
+
+        def smallest(distances, start):
+            density = densities(np.arange(start, start + len(distances)))
+            guard = _LEAST_DENSITY * np.nanmean(density, axis=-1, keepdims=True)
+            ratios = distances / np.maximum(density + guard, np.finfo(float).tiny)
+            # NaN goes to the end.
+            return np.sort(ratios, axis=1)[:, : self.n_neighbors]
+
+        chunks = pairwise_distances_chunked(
+            X,
+            self._clips,
+            reduce_func=smallest,
+            metric=self.metric,
+            n_jobs=self.n_jobs,
+            working_memory=64,
+        )
+        return self._aggregate(np.concatenate(list(chunks)))
 
     def _aggregate(self, distances):
         return -(distances.mean(axis=1) if self.aggregation == "mean" else distances[:, -1])

@@ -1,26 +1,29 @@
 """One detector per section, machine or any other group of clips."""
 
-import warnings
+from numbers import Real
 
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 from sklearn.base import BaseEstimator, OutlierMixin, clone
-from sklearn.pipeline import Pipeline
+from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.detectors import KNNDetector
-from sk_asd.utils._containers import (
-    check_clip_table,
-    column_of,
-    is_clip_table,
-    is_labelled,
-    take_clips,
+from sk_asd.ensemble._groups import (
+    ByColumns,
+    labels_of,
+    one_group,
+    rows_by_group,
+    warn_of_anomalies,
 )
-from sk_asd.utils._sklearn import HasMethods, StrOptions, _fit_context, _num_samples
+from sk_asd.ensemble._members import offset_of, scores_of, training_scores_of
+from sk_asd.ensemble._smote import fit_with_smote
+from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
+from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 
 
-class GroupedDetector(OutlierMixin, BaseEstimator):
+class GroupedDetector(ByColumns, OutlierMixin, BaseEstimator):
     """One outlier detector per value of a column known at test time.
 
     The column is found among the clip coordinates of a labelled array, or among the columns of a
@@ -42,6 +45,12 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
         was fitted to all training clips.
     n_jobs : int, default=None
         Groups fitted in parallel.
+    smote : float, default=None
+        Fill up each value of `over` with synthetic clips, drawn between its clips and their two
+        nearest neighbours, to this share of the most frequent value in the group: 0.2 for the ten
+        target clips of DCASE, as in [1]_. None adds none. Only for embeddings and pooled features.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the synthetic clips.
 
     Attributes
     ----------
@@ -70,6 +79,14 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
     DCASE 2022 task 2 gives the section of every test clip, but not its domain. ``over="domain"`` is
     the minimum of the distances to source and target clips that published systems use.
 
+    With `smote` the training scores of a value that is filled up come from as many fits as it has
+    clips, each without one of them and what was drawn from it.
+
+    References
+    ----------
+    .. [1] Fujimura, T. et al. "ASDKit: a toolkit for comprehensive evaluation of anomalous sound
+       detection methods", arXiv:2507.10264, 2025.
+
     Examples
     --------
     >>> import pandas as pd
@@ -87,14 +104,27 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
         "over": [str, None],
         "unseen": [StrOptions({"error", "pool"})],
         "n_jobs": [int, None],
+        "smote": [Interval(Real, 0, 1, closed="right"), None],
+        "random_state": ["random_state"],
     }
 
-    def __init__(self, detector=None, by="section", over=None, unseen="error", n_jobs=None):
+    def __init__(
+        self,
+        detector=None,
+        by="section",
+        over=None,
+        unseen="error",
+        n_jobs=None,
+        smote=None,
+        random_state=None,
+    ):
         self.detector = detector
         self.by = by
         self.over = over
         self.unseen = unseen
         self.n_jobs = n_jobs
+        self.smote = smote
+        self.random_state = random_state
 
     @_fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None):
@@ -119,22 +149,24 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
             cannot be fitted to a group; the message names it.
         """
         features, groups = self._split(X, reset=True)
-        _warn_of_anomalies(X)
+        warn_of_anomalies(X, stacklevel=4)
         self._labelled = groups is not None
         if groups is None:
-            groups = np.full(_num_samples(features), None)
+            groups = one_group(features)
         over = None
         if self.over is not None and (self._labelled or column_of(X, self.over) is not None):
-            over = _labels(X, [self.over])
+            over = labels_of(X, [self.over])
         base = KNNDetector() if self.detector is None else self.detector
+        smote = self._smote(X)
 
-        rows = _rows_by_group(groups)
+        rows = rows_by_group(groups)
         fitted = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_group)(
                 base,
                 take_clips(features, r),
                 None if over is None else over[r],
                 self._describe(name),
+                smote,
             )
             for name, r in rows.items()
         )
@@ -233,9 +265,9 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self, "detectors_")
         features, groups = self._split(X, reset=False)
         if groups is None:
-            groups = np.full(_num_samples(features), None)
+            groups = one_group(features)
         scores, offsets = np.empty(len(groups)), np.empty(len(groups))
-        for name, rows in _rows_by_group(groups).items():
+        for name, rows in rows_by_group(groups).items():
             clips = take_clips(features, rows)
             if name in self.detectors_:
                 detectors, offset = self.detectors_[name], self.offsets_[name]
@@ -247,51 +279,35 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
                     f"{list(self.detectors_)}. Use unseen='pool' to score it by all clips."
                 )
             members = detectors.values() if isinstance(detectors, dict) else [detectors]
-            scores[rows] = np.max([_scores(member, clips) for member in members], axis=0)
+            scores[rows] = np.max([scores_of(member, clips) for member in members], axis=0)
             offsets[rows] = offset
         return scores, offsets
 
-    def _columns(self):
-        return [self.by] if isinstance(self.by, str) else list(self.by)
-
-    def _describe(self, name):
-        if name is None:
-            return "The only group"
-        values = name if isinstance(name, tuple) else (name,)
-        return "Group " + ", ".join(f"{c}={v!r}" for c, v in zip(self._columns(), values))
-
     def _split(self, X, reset):
         """Features without the label columns, and the group of every clip (None: no labels)."""
-        columns = self._columns()
-        found = [c for c in columns if column_of(X, c) is not None]
-        if found and len(found) < len(columns):
-            raise ValueError(f"Of the columns by={columns} only {found} are there.")
-        if not found:
-            hint = f"No column {columns} among the labels of the {type(X).__name__}"
-            if not reset and self._labelled:
-                raise ValueError(f"{hint}, but the detector was fitted with it.")
-            if reset:
-                warnings.warn(f"{hint}: all clips make one group.", UserWarning, stacklevel=4)
-        if not reset and not self._labelled:
-            found = []
-        groups = _labels(X, columns) if found else None
-
-        if is_clip_table(X):
-            return check_clip_table(X), groups
-        if is_labelled(X):
-            if len(X) == 0:
-                raise ValueError("Found a labelled array of 0 clips, expected at least 1.")
-            if reset:
-                self.n_features_in_ = X.shape[1]
-            elif X.shape[1] != getattr(self, "n_features_in_", X.shape[1]):
-                raise ValueError(
-                    f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
-                    f"{self.n_features_in_} features as input."
-                )
+        groups = self._find_groups(X, reset, stacklevel=5)
+        if self._check_container(X, reset):
             return X, groups
         if isinstance(X, pd.DataFrame):
-            X = X.drop(columns=[*columns, *([self.over] if self.over else [])], errors="ignore")
+            labels = [*self._columns(), *([self.over] if self.over else [])]
+            X = X.drop(columns=labels, errors="ignore")
         return validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True), groups
+
+    def _smote(self, X):
+        """Share of synthetic clips and their seed, or None."""
+        if self.smote is None:
+            return None
+        if self.over is None:
+            raise ValueError(
+                f"smote={self.smote} fills up the values of a column: name it, such as "
+                "over='domain'."
+            )
+        if is_clip_table(X):
+            raise ValueError(
+                f"smote={self.smote} draws between embeddings or pooled features, not between the "
+                "clips of a table: put the GroupedDetector after them in a Pipeline."
+            )
+        return self.smote, check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -299,56 +315,22 @@ class GroupedDetector(OutlierMixin, BaseEstimator):
         return tags
 
 
-def _warn_of_anomalies(X):
-    """Say so where a search is refitted to a whole clip table, its test clips included."""
-    label = column_of(X, "label")
-    anomalies = 0 if label is None else int((label == "anomaly").sum())
-    if anomalies:
-        warnings.warn(
-            f"{anomalies} of {len(label)} training clips are labelled 'anomaly', and are learnt as "
-            "normal: fit normal clips only, and search with refit=False.",
-            UserWarning,
-            stacklevel=4,
-        )
-
-
-def _labels(X, columns):
-    """Label of every clip: a value for one column, a tuple for several."""
-    values = []
-    for name in columns:
-        column = column_of(X, name)
-        if column is None:
-            raise ValueError(f"Column {name!r} is not among the labels of the training clips.")
-        missing = pd.isna(column)
-        if missing.any():
-            raise ValueError(
-                f"Column {name!r} has no value for {missing.sum()} of {len(column)} clips, "
-                f"the first at position {int(np.argmax(missing))}."
-            )
-        values.append(column.tolist())
-    labels = np.empty(len(values[0]), dtype=object)
-    labels[:] = values[0] if len(columns) == 1 else list(zip(*values))
-    return labels
-
-
-def _rows_by_group(groups):
-    """Positions of the clips of each group, in order of first appearance."""
-    rows = {}
-    for position, group in enumerate(groups):
-        rows.setdefault(group, []).append(position)
-    return rows
-
-
-def _fit_group(base, X, over, description):
+def _fit_group(base, X, over, description, smote=None):
     """Fit the detectors of one group; return them, the training scores and the threshold."""
     everything = np.arange(_num_samples(X))
-    members = {None: everything} if over is None else _rows_by_group(over)
+    members = {None: everything} if over is None else rows_by_group(over)
+    share, seed = (0, None) if smote is None else smote
+    n_least = int(share * max(map(len, members.values())))
     detectors, scores = {}, np.empty((len(members), len(everything)))
-    flagged = 0
+    flagged = 0.0
     for i, (key, rows) in enumerate(members.items()):
         clips = take_clips(X, rows)
         try:
-            detector = clone(base).fit(clips)
+            if len(rows) < n_least:
+                detector, clips, own = fit_with_smote(base, plain(clips), n_least, seed)
+            else:
+                detector = clone(base).fit(clips)
+                own = training_scores_of(detector, clips)
         except ValueError as error:
             if over is None and description == "The only group":
                 raise
@@ -356,10 +338,10 @@ def _fit_group(base, X, over, description):
             raise ValueError(f"{description}{inner}: {error}") from error
         others = np.setdiff1d(everything, rows)
         if len(others):
-            scores[i, others] = _scores(detector, take_clips(X, others))
-        scores[i, rows] = own = _training_scores(detector, clips)
-        offset = _offset(detector, clips)
-        flagged += int((own < offset).sum())
+            scores[i, others] = scores_of(detector, take_clips(X, others))
+        scores[i, rows] = own
+        offset = offset_of(detector, clips)
+        flagged += len(rows) * np.mean(training_scores_of(detector, clips) < offset)
         detectors[key] = detector
     combined = scores.max(axis=0)
     if over is not None:
@@ -367,49 +349,3 @@ def _fit_group(base, X, over, description):
         # flag on their own.
         offset = float(np.quantile(combined, flagged / len(everything)))
     return detectors, combined, offset
-
-
-def _scores(detector, X):
-    """Scores of any outlier detector, high = normal."""
-    if hasattr(detector, "score_samples"):
-        return np.asarray(detector.score_samples(X), dtype=float)
-    scores = np.asarray(detector.decision_function(X), dtype=float)
-    return -scores if _is_pyod(_last(detector)) else scores
-
-
-def _training_scores(detector, X):
-    last = _last(detector)
-    if hasattr(last, "training_scores_"):
-        return last.training_scores_
-    if hasattr(last, "negative_outlier_factor_"):
-        return last.negative_outlier_factor_
-    if _is_pyod(last):
-        return -last.decision_scores_
-    return _scores(detector, X)
-
-
-def _offset(detector, X):
-    """Threshold on the scores, whatever the detector calls it."""
-    last = _last(detector)
-    if len(getattr(last, "offsets_", ())) > 1:
-        raise ValueError(
-            "a GroupedDetector with several groups cannot stand inside another: give all columns "
-            f"to one, such as by=[..., {last.by!r}]."
-        )
-    if hasattr(last, "offset_"):
-        return float(np.ravel(last.offset_)[0])
-    if _is_pyod(last):
-        return -float(last.threshold_)
-    first = take_clips(X, [0])
-    return float((_scores(detector, first) - detector.decision_function(first))[0])
-
-
-def _last(detector):
-    while isinstance(detector, Pipeline):
-        detector = detector[-1]
-    return detector
-
-
-def _is_pyod(detector):
-    """PyOD's detectors score high = abnormal and keep their training scores so."""
-    return hasattr(detector, "decision_scores_")

@@ -12,7 +12,9 @@ from sklearn.utils._param_validation import (
     StrOptions,
     validate_params,
 )
+from sklearn.utils._repr_html.estimator import _VisualBlock
 from sklearn.utils._set_output import _wrap_data_with_container
+from sklearn.utils.metaestimators import _BaseComposition
 from sklearn.utils.validation import _check_feature_names_in, _num_samples
 
 try:
@@ -33,6 +35,8 @@ __all__ = [
     "Interval",
     "Options",
     "StrOptions",
+    "_BaseComposition",
+    "_VisualBlock",
     "_check_feature_names_in",
     "_fit_context",
     "_num_samples",

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from sklearn.base import clone, is_outlier_detector
+from sklearn.base import clone, is_classifier, is_outlier_detector
 from sklearn.exceptions import NotFittedError
 
 from sk_asd.utils._containers import plain, take_clips
@@ -30,9 +30,10 @@ def check_estimator(estimator, inputs):
     Parameters
     ----------
     estimator : estimator
-        Extractor, embedder or outlier detector; it is cloned, not fitted itself. Extractors should
-        take clips of 0.25 s at 16 kHz, feature estimators 12 bins and 20 frames. Detectors should
-        keep the scores of their training clips in ``training_scores_``.
+        Extractor, embedder, outlier detector or classifier; it is cloned, not fitted itself.
+        Extractors should take clips of 0.25 s at 16 kHz, feature estimators 12 bins and 20 frames.
+        Detectors should keep the scores of their training clips in ``training_scores_``;
+        classifiers should find their classes among the labels of the clips.
     inputs : {"waveforms", "features", "embeddings"}
         What the estimator takes.
 
@@ -61,7 +62,7 @@ def yield_checks(estimator, inputs):
     Parameters
     ----------
     estimator : estimator
-        Extractor, embedder or outlier detector.
+        Extractor, embedder, outlier detector or classifier.
     inputs : {"waveforms", "features", "embeddings"}
         What the estimator takes.
 
@@ -147,9 +148,11 @@ def make_inputs(inputs, n_clips=24, seed=0):
 
 
 def _output(estimator, X):
-    """Scores of a detector, values of a transformer."""
+    """Scores of a detector, probabilities of a classifier, values of a transformer."""
     if is_outlier_detector(estimator):
         return estimator.score_samples(X)
+    if is_classifier(estimator):
+        return estimator.predict_proba(X)
     return np.asarray(plain(estimator.transform(X)))
 
 
@@ -242,10 +245,11 @@ def check_pickle(estimator, inputs):
 def check_labels(estimator, inputs):
     """Container in, container out: the same values, and labels that stay with their clips."""
     X, array, y = make_inputs(inputs)
-    if is_outlier_detector(estimator):
+    if is_outlier_detector(estimator) or is_classifier(estimator):
         scores = _fitted_output(estimator, X)
         assert isinstance(scores, np.ndarray)
-        assert scores.shape == (len(X),)
+        assert scores.shape[:1] == (len(X),)
+        assert scores.ndim == (1 if is_outlier_detector(estimator) else 2)
         return
     _seed(estimator)
     labelled = clone(estimator).fit(X).transform(X)

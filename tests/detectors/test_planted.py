@@ -84,7 +84,7 @@ def changed_rhythm(y, rng):
 
 
 KINDS = {plant.__name__: plant for plant in (extra_tone, missing_click, changed_rhythm)}
-FAULTS = ("missing_click", "late_click")  # of the synthetic machine, at most openings
+FAULTS = ("missing_click", "late_click")  # of the machine model, at about 60 % of openings
 
 
 class Data:
@@ -112,17 +112,21 @@ def data():
 # --- detectors -----------------------------------------------------------------------------------
 
 
-def imdn(data, seed=0, network="ignn", **params):
-    """A network of the report and a single Gaussian; five random windows of a clip an epoch."""
-    sizes = {"module__hidden": 32, "module__n_layers": 1, "n_components": 1, "max_epochs": 60}
-    detector = IMDNDetector(network, n_frames=31, window_hop=1, lr=1e-2, random_state=seed)
-    detector.set_params(batch_size=64, **(params or sizes))
-    return detector.fit(data.train[np.tile(np.arange(N_TRAIN), 5)])
+def fit_imdn(detector, data, seed):
+    detector.set_params(n_frames=31, window_hop=1, batch_size=64, random_state=seed)
+    return detector.fit(data.train[np.tile(np.arange(N_TRAIN), 5)])  # 5 windows of a clip an epoch
+
+
+def imdn(data, seed=0):
+    """A network of the report, and a single Gaussian."""
+    detector = IMDNDetector("ignn", n_components=1, module__hidden=32, module__n_layers=1)
+    return fit_imdn(detector.set_params(max_epochs=60, lr=1e-2), data, seed)
 
 
 def imdn_of_three(data, seed=0):
     """Three Gaussians: it takes longer until none of them waits for a click that may not come."""
-    return imdn(data, seed, "mlp", module__hidden=(128, 64), lr=3e-3, max_epochs=200)
+    detector = IMDNDetector("mlp", n_components=3, module__hidden=(128, 64))
+    return fit_imdn(detector.set_params(max_epochs=200, lr=3e-3), data, seed)
 
 
 def aegan(data, seed=0, adversarial=False):
@@ -220,13 +224,13 @@ def test_a_burst_in_one_frame_of_noise_is_in_that_frame_of_the_map(name):
     """A burst of 16 ms, 10 dB above the noise, in the middle of a frame of 64 ms."""
     rng = np.random.default_rng(0)
     hop, n_hops = 512, 50
-    audio = rng.normal(size=(84, n_hops * hop)).astype("float32")
+    audio = rng.normal(size=(60, n_hops * hop)).astype("float32")
     frames = rng.integers(10, n_hops - 10, size=20)
     for y, frame in zip(audio[:20], frames):
         y[frame * hop - 128 : frame * hop + 128] *= 10 ** (10 / 20)
     clips = pd.DataFrame({"audio": list(audio), "sr": SR})
     X = LogMel(sr=SR, n_fft=1024, hop_length=hop, n_mels=16).fit_transform(clips)
-    detector = clone(NOISE_DETECTORS[name]).set_params(max_epochs=10, lr=3e-3, random_state=0)
+    detector = clone(NOISE_DETECTORS[name]).set_params(max_epochs=5, lr=3e-3, random_state=0)
     maps = detector.fit(X[20:]).score_map(X[:20])
-    peaks = maps.fillna(-np.inf).max("mel").idxmax("frame")
+    peaks = maps.mean("mel").idxmax("frame")
     np.testing.assert_allclose(peaks, frames * hop / SR)

@@ -1,0 +1,136 @@
+"""Groups of clips by columns known at test time, and the containers that carry the columns."""
+
+import warnings
+from numbers import Integral
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import StratifiedKFold, check_cv
+
+from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table, is_labelled
+from sk_asd.utils._sklearn import _num_samples
+
+
+class ByColumns:
+    """Mixin for estimators with the parameter `by`: a column, several, or None for one group."""
+
+    def _columns(self):
+        if self.by is None:
+            return []
+        return [self.by] if isinstance(self.by, str) else list(self.by)
+
+    def _describe(self, name):
+        if name is None:
+            return "The only group"
+        values = name if isinstance(name, tuple) else (name,)
+        return "Group " + ", ".join(f"{c}={v!r}" for c, v in zip(self._columns(), values))
+
+    def _find_groups(self, X, reset, stacklevel):
+        """Group of every clip, or None where no label is there (or was there in ``fit``).
+
+        Raises
+        ------
+        ValueError
+            If only some of the columns are there, if a clip has no value, or if the labels are
+            missing that ``fit`` had.
+        """
+        columns = self._columns()
+        found = [c for c in columns if column_of(X, c) is not None]
+        if found and len(found) < len(columns):
+            raise ValueError(f"Of the columns by={columns} only {found} are there.")
+        if columns and not found:
+            hint = f"No column {columns} among the labels of the {type(X).__name__}"
+            if not reset and self._labelled:
+                raise ValueError(f"{hint}, but the detector was fitted with it.")
+            if reset:
+                warnings.warn(
+                    f"{hint}: all clips make one group.", UserWarning, stacklevel=stacklevel
+                )
+        if not reset and not self._labelled:
+            found = []
+        return labels_of(X, columns) if found else None
+
+    def _check_container(self, X, reset):
+        """Check a clip table or labelled array; tell whether `X` is one."""
+        if is_clip_table(X):
+            check_clip_table(X)
+            return True
+        if not is_labelled(X):
+            return False
+        if len(X) == 0:
+            raise ValueError("Found a labelled array of 0 clips, expected at least 1.")
+        if reset:
+            self.n_features_in_ = X.shape[1]
+        elif X.shape[1] != getattr(self, "n_features_in_", X.shape[1]):
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input."
+            )
+        return True
+
+
+def warn_of_anomalies(X, stacklevel):
+    """Say so where a search is refitted to a whole clip table, its test clips included."""
+    label = column_of(X, "label")
+    anomalies = 0 if label is None else int((label == "anomaly").sum())
+    if anomalies:
+        warnings.warn(
+            f"{anomalies} of {len(label)} training clips are labelled 'anomaly', and are learnt as "
+            "normal: fit normal clips only, and search with refit=False.",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
+
+
+def labels_of(X, columns):
+    """Label of every clip: a value for one column, a tuple for several."""
+    values = []
+    for name in columns:
+        column = column_of(X, name)
+        if column is None:
+            raise ValueError(f"Column {name!r} is not among the labels of the training clips.")
+        missing = pd.isna(column)
+        if missing.any():
+            raise ValueError(
+                f"Column {name!r} has no value for {missing.sum()} of {len(column)} clips, "
+                f"the first at position {int(np.argmax(missing))}."
+            )
+        values.append(column.tolist())
+    labels = np.empty(len(values[0]), dtype=object)
+    labels[:] = values[0] if len(columns) == 1 else list(zip(*values))
+    return labels
+
+
+def one_group(X):
+    """The groups of clips without labels."""
+    return np.full(_num_samples(X), None)
+
+
+def rows_by_group(groups):
+    """Positions of the clips of each group, in order of first appearance."""
+    rows = {}
+    for position, group in enumerate(groups):
+        rows.setdefault(group, []).append(position)
+    return rows
+
+
+def folds_of(X, cv, columns, random_state):
+    """Positions to train on and to score, for every fold of a splitter.
+
+    An int is a number of shuffled folds, stratified by those of `columns` that are there.
+    """
+    if isinstance(cv, Integral):
+        cv = StratifiedKFold(cv, shuffle=True, random_state=random_state)
+    with warnings.catch_warnings():
+        # The few clips of the target domain need not be in every fold.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return list(check_cv(cv).split(X, strata_of(X, columns)))
+
+
+def strata_of(X, columns):
+    """A number for every clip, the same for those that agree in all of `columns` that are there."""
+    found = [column_of(X, c) for c in dict.fromkeys(columns)]
+    found = [values.astype(str) for values in found if values is not None]
+    if not found:
+        return np.zeros(_num_samples(X), dtype=int)
+    return pd.MultiIndex.from_arrays(found).factorize()[0]

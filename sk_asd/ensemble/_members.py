@@ -1,0 +1,236 @@
+"""Outlier detectors of every kind as members of something: their scores, named lists of them."""
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import Bunch, get_tags
+
+from sk_asd.ensemble._memory import call_once
+from sk_asd.utils._containers import take_clips
+from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
+
+
+def scores_of(detector, X):
+    """Scores of any outlier detector, high = normal."""
+    if hasattr(detector, "score_samples"):
+        return np.asarray(detector.score_samples(X), dtype=float)
+    scores = np.asarray(detector.decision_function(X), dtype=float)
+    return -scores if _is_pyod(_last(detector)) else scores
+
+
+def training_scores_of(detector, X):
+    """Scores of the clips that a detector was fitted to, leave-one-out where it has them.
+
+    A frozen detector may know other clips than `X`. It knows these where it keeps as many scores,
+    and where none is below the one that it keeps: a clip never vouches against itself.
+    """
+    last = _last(detector)
+    if hasattr(last, "training_scores_"):
+        kept = np.asarray(last.training_scores_, dtype=float)
+    elif hasattr(last, "negative_outlier_factor_"):
+        kept = last.negative_outlier_factor_
+    elif _is_pyod(last):
+        kept = -last.decision_scores_
+    else:
+        return scores_of(detector, X)
+    if not is_frozen(detector):
+        return kept
+    scores = scores_of(detector, X)
+    known = len(kept) == len(scores) and np.all(scores >= kept - 1e-6 * np.abs(kept))
+    return kept if known else scores
+
+
+def offset_of(detector, X):
+    """Threshold on the scores, whatever the detector calls it."""
+    last = _last(detector)
+    if len(getattr(last, "offsets_", ())) > 1:
+        raise ValueError(
+            "a GroupedDetector with several groups cannot stand inside another: give all columns "
+            f"to one, such as by=[..., {last.by!r}]."
+        )
+    if hasattr(last, "offset_"):
+        return float(np.ravel(last.offset_)[0])
+    if _is_pyod(last):
+        return -float(last.threshold_)
+    first = take_clips(X, [0])
+    return float((scores_of(detector, first) - detector.decision_function(first))[0])
+
+
+def is_frozen(detector):
+    """Whether the detector, or the last step of a Pipeline, is a FrozenEstimator."""
+    while isinstance(detector, Pipeline):
+        detector = detector[-1]
+    return isinstance(detector, FrozenEstimator)
+
+
+def _last(detector):
+    while isinstance(detector, (Pipeline, FrozenEstimator)):
+        detector = detector[-1] if isinstance(detector, Pipeline) else detector.estimator
+    return detector
+
+
+def _is_pyod(detector):
+    """PyOD's detectors score high = abnormal and keep their training scores so."""
+    return hasattr(detector, "decision_scores_")
+
+
+def fit_member(member, X, folds):
+    """Fit a clone and score its training clips.
+
+    Parameters
+    ----------
+    member : outlier detector
+        A frozen one stays as it is.
+    X : container
+        Training clips.
+    folds : list of tuple, or None
+        Positions to train on and to score, for cross-fitted scores; a frozen member needs none.
+
+    Returns
+    -------
+    fitted : outlier detector
+        Fitted to all clips.
+    scores : ndarray of shape (n_clips,)
+        Scores of the training clips.
+    """
+    # FrozenEstimator has no default for y.
+    fitted = clone(member).fit(X, None)
+    if folds is None or is_frozen(member):
+        return fitted, training_scores_of(fitted, X)
+    scores = np.empty(_num_samples(X))
+    for train, held_out in folds:
+        other = clone(member).fit(take_clips(X, train), None)
+        scores[held_out] = scores_of(other, take_clips(X, held_out))
+    return fitted, scores
+
+
+def fit_named(name, member, X, folds, memory, key):
+    """Fitted member and its training scores, from memory where they are known under `key`.
+
+    Raises
+    ------
+    ValueError
+        As the member raises it, or if a score is not finite; the message has its name.
+    """
+    try:
+        fitted, scores = call_once(memory, key, fit_member, member, X, folds)
+    except ValueError as error:
+        raise ValueError(f"Member {name!r}: {error}") from error
+    return fitted, _finite(scores, name)
+
+
+def score_named(name, member, X, memory, key):
+    """Scores of a fitted member, from memory where they are known under `key`.
+
+    Raises
+    ------
+    ValueError
+        As the member raises it, or if a score is not finite; the message has its name.
+    """
+    try:
+        scores = call_once(memory, key, scores_of, member, X)
+    except ValueError as error:
+        raise ValueError(f"Member {name!r}: {error}") from error
+    return _finite(scores, name)
+
+
+def _finite(scores, name):
+    scores = np.asarray(scores, dtype=float)
+    bad = ~np.isfinite(scores)
+    if bad.any():
+        raise ValueError(
+            f"Member {name!r} gives NaN or infinity as score of {bad.sum()} of {len(scores)} "
+            f"clips, the first at position {int(np.argmax(bad))}."
+        )
+    return scores
+
+
+class NamedMembers(_BaseComposition):
+    """Base of estimators with the parameter `estimators`: pairs of a name and an outlier detector.
+
+    Names work as in scikit-learn's ``VotingClassifier``: ``set_params(name=detector)``,
+    ``set_params(name="drop")``, ``set_params(name__parameter=value)``.
+    """
+
+    def get_params(self, deep=True):
+        """Get the parameters, those of the members included.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Also return the members by name, and their parameters.
+
+        Returns
+        -------
+        dict
+            Names and values.
+        """
+        return self._get_params("estimators", deep=deep)
+
+    def set_params(self, **params):
+        """Set parameters, of members as ``name__parameter``.
+
+        Parameters
+        ----------
+        **params : dict
+            Names and values; the name of a member replaces it, by ``"drop"`` for instance.
+
+        Returns
+        -------
+        self
+            The estimator.
+        """
+        self._set_params("estimators", **params)
+        return self
+
+    @property
+    def named_estimators(self):
+        """Members by name, unfitted."""
+        return Bunch(**dict(self.estimators))
+
+    def _check_members(self):
+        """Names and members that are not dropped, and a mask of them among all.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If `estimators` is no list of named outlier detectors.
+        """
+        pairs = self.estimators
+        if not pairs or not all(
+            isinstance(pair, (tuple, list)) and len(pair) == 2 and isinstance(pair[0], str)
+            for pair in pairs
+        ):
+            raise ValueError(
+                "The parameter 'estimators' must be a non-empty list of pairs (name, outlier "
+                f"detector), got {pairs!r}."
+            )
+        names, members = zip(*pairs)
+        self._validate_names(names)
+        used = np.array([not (isinstance(m, str) and m == "drop") for m in members])
+        if not used.any():
+            raise ValueError(f"All members are dropped: {list(names)}.")
+        for name, member in pairs:
+            scores = hasattr(member, "score_samples") or hasattr(member, "decision_function")
+            if member != "drop" and not (scores and hasattr(member, "fit")):
+                raise TypeError(
+                    f"Member {name!r} must be an outlier detector with fit and score_samples or "
+                    f"decision_function, or 'drop'; got {member!r}."
+                )
+        kept = [pair for pair, u in zip(pairs, used) if u]
+        return [name for name, _ in kept], [member for _, member in kept], used
+
+    def _sk_visual_block_(self):
+        names, members = zip(*self.estimators)
+        return _VisualBlock("parallel", members, names=names)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        try:
+            members = [member for _, member in self.estimators if member != "drop"]
+            tags.input_tags.allow_nan = all(get_tags(m).input_tags.allow_nan for m in members)
+        except (TypeError, ValueError, AttributeError):
+            pass  # an invalid list, of which fit says what is wrong
+        return tags

@@ -5,10 +5,10 @@ import contextlib
 import ctypes
 import os
 import sys
-import warnings
 
 from sk_asd import __version__
-from sk_asd.cli import _check, _demo, _evaluate, _fetch, _score, _train
+from sk_asd.cli import _check, _demo, _evaluate, _fetch, _run, _score, _train
+from sk_asd.cli._common import one_line, plain_warnings
 
 __all__ = ["main"]
 
@@ -19,6 +19,9 @@ A first round on your own recordings:
   sk-asd train DIR --system pooling --out model.joblib
   sk-asd score model.joblib DIR --out scores.csv
   sk-asd evaluate scores.csv DIR --report report.html
+
+All of it at once, machine by machine, as the challenge has it:
+  sk-asd run DIR --system submission-2 --out RUN
 
 Exit status: 0 success, 1 findings of "check", 2 wrong usage or input, 130 interrupted.
 """
@@ -34,25 +37,9 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"sk-asd {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (_demo, _fetch, _check, _train, _score, _evaluate):
+    for module in (_demo, _fetch, _check, _train, _score, _evaluate, _run):
         module.add_parser(commands)
     return parser
-
-
-@contextlib.contextmanager
-def _plain_warnings():
-    """Warnings as one line for a reader who did not write the code."""
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        print(f"sk-asd: warning: {_one_line(message)}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-
-def _one_line(message):
-    return " ".join(str(message).split())
 
 
 def _keep_freed_memory():
@@ -91,7 +78,7 @@ def main(argv=None):
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _keep_freed_memory()
     try:
-        with _plain_warnings():
+        with plain_warnings():
             status = args.run(args)
         sys.stdout.flush()
         return status
@@ -106,5 +93,5 @@ def main(argv=None):
     except (ValueError, OSError, ImportError) as error:
         if args.debug:
             raise
-        print(f"sk-asd: error: {_one_line(error)}", file=sys.stderr)
+        print(f"sk-asd: error: {one_line(error)}", file=sys.stderr)
         return 2

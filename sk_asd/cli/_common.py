@@ -4,12 +4,14 @@ Nothing heavy is imported at module level, so that ``--help`` answers at once.
 """
 
 import argparse
+import contextlib
 import io
 import math
 import os
 import re
 import sys
 import time
+import warnings
 from pathlib import Path
 
 N_SHOWN = 5  # names listed in an error message
@@ -59,6 +61,23 @@ def nonzero_int(text):
     if value == 0:
         raise argparse.ArgumentTypeError("expected an integer other than 0")
     return value
+
+
+def one_line(message):
+    """Text without line breaks."""
+    return " ".join(str(message).split())
+
+
+@contextlib.contextmanager
+def plain_warnings():
+    """Warnings as one line for a reader who did not write the code."""
+
+    def show(message, category, filename, lineno, file=None, line=None):
+        print(f"sk-asd: warning: {one_line(message)}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 class Progress:
@@ -261,9 +280,9 @@ def _text(cell):
     return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
 
 
-def write_csv(table, path, *, header=True):
+def write_csv(table, path):
     """Write a DataFrame as csv under its name only when it is complete."""
     from sk_asd.datasets._audio import replacing
 
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, header=header, lineterminator="\n")
+        table.to_csv(temporary, index=False, lineterminator="\n")

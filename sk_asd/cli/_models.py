@@ -132,23 +132,46 @@ def load_model(path):
     return pipeline, header
 
 
-def networks(pipeline):
+def pipelines(system):
+    """Pipelines that a system is made of.
+
+    Parameters
+    ----------
+    system : Pipeline or outlier detector
+        A system: a Pipeline, or a fitted ensemble of some.
+
+    Returns
+    -------
+    list of Pipeline
+        The system itself, or its fitted members.
+    """
+    if hasattr(system, "steps"):
+        return [system]
+    inner = list(getattr(system, "estimators_", ()))
+    inner += [getattr(system, name, None) for name in ("detector_", "domain_classifier_")]
+    return [pipeline for member in inner if member is not None for pipeline in pipelines(member)]
+
+
+def networks(system):
     """Estimators of a system that train a network: the unfitted ones, then the fitted ones.
 
     Parameters
     ----------
-    pipeline : Pipeline
+    system : Pipeline or outlier detector
         A system.
 
     Returns
     -------
     list of estimator
-        Steps, and the detectors inside the last one.
+        Steps of its Pipelines, and the detectors inside the last ones.
     """
-    last = pipeline[-1]
-    estimators = [step for _, step in pipeline.steps]
-    if hasattr(last, "detector"):
-        estimators += [last.detector, *getattr(last, "detectors_", {}).values()]
+    estimators = []
+    for pipeline in pipelines(system):
+        last = pipeline[-1]
+        estimators += [step for _, step in pipeline.steps]
+        for name in ("detector", "classifier"):
+            if hasattr(last, name):
+                estimators += [getattr(last, name), *getattr(last, f"{name}s_", {}).values()]
     return [e for e in estimators if {"device", "max_epochs"} <= _parameters(e)]
 
 

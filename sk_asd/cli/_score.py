@@ -1,7 +1,5 @@
 """``sk-asd score``: how normal is every recording?"""
 
-from pathlib import Path
-
 from sk_asd.cli._common import (
     Progress,
     add_command,
@@ -9,12 +7,11 @@ from sk_asd.cli._common import (
     add_n_jobs,
     check_device,
     check_output,
-    listed,
     load_table,
     relative_paths,
     write_csv,
 )
-from sk_asd.cli._models import TRUST, load_model, networks
+from sk_asd.cli._models import TRUST, load_model, networks, pipelines
 
 _CHUNK = 256  # clips whose features are in memory at a time
 
@@ -67,21 +64,23 @@ def run(args):
         raise ValueError(f"--dcase writes test results; it does not go with --split {args.split}.")
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")
-    pipeline, _ = load_model(args.model)
-    configure(pipeline, args)
+    system, _ = load_model(args.model)
+    configure(system, args)
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)
     progress(f"scoring {len(clips)} clips")
-    table = score_table(pipeline, clips, args.dir, progress)
+    table = score_table(system, clips, args.dir, progress)
     write_csv(table, args.out)
     if args.dcase:
-        write_dcase(table, args.dcase)
+        from sk_asd.metrics import write_submission
+
+        write_submission(clips, table["score"].to_numpy(), table["decision"], args.dcase)
     anomalies = int((table["decision"] == -1).sum())
     print(f"{len(table)} clips scored, {anomalies} called anomalous: {args.out}")
     return 0
 
 
-def configure(pipeline, args):
+def configure(system, args):
     """Set where and how a loaded system computes.
 
     Raises
@@ -89,22 +88,22 @@ def configure(pipeline, args):
     ValueError
         If the device is not there, or there is no network to put on it.
     """
-    changes = {"feature__n_jobs": args.n_jobs, "feature__cache_dir": args.cache_dir}
     if args.device is not None:
-        if not networks(pipeline):
+        if not networks(system):
             raise ValueError(f"--device {args.device}: the model has no network.")
         check_device(args.device)
-        for estimator in networks(pipeline):
+        for estimator in networks(system):
             estimator.set_params(device=args.device)
-    pipeline.set_params(**changes)
+    for pipeline in pipelines(system):
+        pipeline.set_params(feature__n_jobs=args.n_jobs, feature__cache_dir=args.cache_dir)
 
 
-def score_table(pipeline, clips, root, progress):
+def score_table(system, clips, root, progress):
     """Scores and decisions as ``sk-asd score`` writes them.
 
     Parameters
     ----------
-    pipeline : Pipeline
+    system : Pipeline or outlier detector
         A fitted system.
     clips : DataFrame
         The clip table.
@@ -120,14 +119,12 @@ def score_table(pipeline, clips, root, progress):
     """
     import numpy as np
 
-    front, detector = pipeline[:-1], pipeline[-1]
     scores, margins = [], []
     with progress.bar(len(clips), "clip") as bar:
-        for start in range(0, len(clips), _CHUNK):
-            embeddings = front.transform(clips.iloc[start : start + _CHUNK])
-            scores.append(detector.score_samples(embeddings))
-            margins.append(detector.decision_function(embeddings))
-            bar.update(len(embeddings))
+        for part in chunks(clips):
+            for values, found in zip((scores, margins), _scores_and_margins(system, part)):
+                values.append(found)
+            bar.update(len(part))
     scores, margins = np.concatenate(scores), np.concatenate(margins)
     table = clips[["machine", "section", "domain", "label"]].copy()
     table.insert(0, "path", relative_paths(clips, root))
@@ -137,30 +134,16 @@ def score_table(pipeline, clips, root, progress):
     return table
 
 
-def write_dcase(table, folder):
-    """Write the two csv files per machine and section that DCASE asks for.
+def chunks(clips):
+    """Parts of a clip table whose features fit into memory."""
+    for start in range(0, len(clips), _CHUNK):
+        yield clips.iloc[start : start + _CHUNK]
 
-    ``anomaly_score_<machine>_section_<dd>_test.csv`` holds file names and scores, high = anomalous;
-    ``decision_result_<machine>_section_<dd>_test.csv`` file names and 1 for an anomaly, else 0.
-    Neither has a header.
 
-    Raises
-    ------
-    ValueError
-        If the machine or section of a recording is unknown.
-    """
-    unknown = table["machine"].isna() | table["section"].isna()
-    if unknown.any():
-        raise ValueError(
-            "--dcase needs the machine and section of every recording; unknown for "
-            f"{listed(table['path'][unknown])}."
-        )
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    table = table.assign(name=[Path(path).name for path in table["path"]]).sort_values("name")
-    for (machine, section), rows in table.groupby(["machine", "section"]):
-        tail = f"{machine}_section_{section}_test.csv"
-        scores = rows[["name"]].assign(value=-rows["score"])
-        decisions = rows[["name"]].assign(value=(rows["decision"] == -1).astype(int))
-        write_csv(scores, folder / f"anomaly_score_{tail}", header=False)
-        write_csv(decisions, folder / f"decision_result_{tail}", header=False)
+def _scores_and_margins(system, clips):
+    """Scores, and scores relative to the threshold, from one pass over the sounds."""
+    if hasattr(system, "steps"):
+        embeddings, detector = system[:-1].transform(clips), system[-1]
+        return detector.score_samples(embeddings), detector.decision_function(embeddings)
+    scores = system.score_samples(clips)
+    return scores, scores - system.offset_

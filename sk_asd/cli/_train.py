@@ -69,7 +69,7 @@ _ARGUMENTS = {
     "wav2vec": "model",
     "metric": "metric",
 }
-_DETECTORS = {
+DETECTORS = {
     "knn": "KNNDetector",
     "lof": "LOFDetector",
     "cosine": "CosineDetector",
@@ -103,14 +103,19 @@ def add_parser(commands):
     parser.add_argument("--system", choices=SYSTEMS, required=True, help="what to train")
     parser.add_argument("--out", required=True, metavar="MODEL", help="model file to write")
     add_machine(parser)
-    parser.add_argument("--detector", choices=tuple(_DETECTORS), help="outlier detector")
+    add_n_jobs(parser)
+    add_system_options(parser)
+
+
+def add_system_options(parser):
+    """Add the options of the systems."""
+    parser.add_argument("--detector", choices=tuple(DETECTORS), help="outlier detector")
     parser.add_argument(
         "--over",
         metavar="COL",
         help="one more detector per value of this column, such as domain; the most normal counts",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers")
-    add_n_jobs(parser)
 
     features = parser.add_argument_group("features")
     features.add_argument(
@@ -301,7 +306,7 @@ def sections_of(clips):
     return {str(m): names(rows["section"]) for m, rows in clips.groupby("machine")}
 
 
-def build(system, options):
+def build(system, options, machine=None):
     """Make an unfitted system.
 
     Parameters
@@ -310,6 +315,8 @@ def build(system, options):
         One of `SYSTEMS`.
     options : dict
         Options as :func:`given_options` returns them.
+    machine : str, default=None
+        Machine whose settings are taken; None for those that serve all.
 
     Returns
     -------
@@ -321,7 +328,7 @@ def build(system, options):
     seed = options.get("seed")
     given = {name: options[option] for option, name in _ARGUMENTS.items() if option in options}
     if "detector" in options:
-        given["detector"] = detector = getattr(detectors, _DETECTORS[options["detector"]])()
+        given["detector"] = detector = getattr(detectors, DETECTORS[options["detector"]])()
         if "random_state" in detector.get_params():
             detector.set_params(random_state=seed)
     if system == "pooling":
@@ -330,6 +337,7 @@ def build(system, options):
         pipeline = systems.make_pooling(**given)
     else:
         check_device(options.get("device", "auto"))
+        given["machine"] = machine
         if "feature" in options:
             given["feature"] = options["feature"]
         if system in _BASELINES:
@@ -344,12 +352,17 @@ def build(system, options):
             if system == "mobilenetv2" and "machine" in target:
                 given["by"] = None
         pipeline = make(**given, random_state=seed, verbose=1)
-    changes = {f"feature__{name}": options[name] for name in _FEATURE_OPTIONS if name in options}
-    pipeline.set_params(**changes)
+    set_feature(pipeline, options)
     training = {k: options[k] for k in ("n_frames", "subtract_mean", "mixup") if k in options}
     for network in networks(pipeline):
         network.set_params(**training)
     return pipeline
+
+
+def set_feature(pipeline, options):
+    """Set those of the options that are about the feature extractor."""
+    changes = {f"feature__{name}": options[name] for name in _FEATURE_OPTIONS if name in options}
+    pipeline.set_params(**changes)
 
 
 def fit(pipeline, clips, progress):

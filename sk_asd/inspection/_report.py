@@ -27,7 +27,16 @@ _HEADERS = {
 
 
 def write_report(
-    path, clips, scores, *, thresholds=None, rules="2022", title="Anomalous sounds", settings=None
+    path,
+    clips,
+    scores,
+    *,
+    thresholds=None,
+    rules="2022",
+    title="Anomalous sounds",
+    settings=None,
+    parts=None,
+    more_tables=None,
 ):
     """Write a report of the scores of test clips as one HTML file.
 
@@ -52,6 +61,11 @@ def write_report(
         Title of the report.
     settings : dict of str to object, default=None
         Shown in the overview.
+    parts : array-like of str of shape (n_clips,), default=None
+        Part of the data that each clip is from, such as "dev_data" and "eval_data"; each has an
+        official table of its own.
+    more_tables : dict of str to DataFrame, default=None
+        Further tables by heading.
 
     Returns
     -------
@@ -92,6 +106,9 @@ def write_report(
     counted = is_test(clips) & clips["label"].notna().to_numpy()
     clips = clips[counted].reset_index(drop=True)
     scores = {name: values[counted] for name, values in scores.items()}
+    if parts is not None:
+        check_consistent_length(counted, parts)
+        parts = np.asarray(parts, dtype=object)[counted]
     thresholds = {name: values[counted] for name, values in thresholds.items()}
     template = jinja2.Environment(
         loader=jinja2.PackageLoader("sk_asd.inspection"),
@@ -103,7 +120,8 @@ def write_report(
     html = template.render(
         title=title,
         overview=_overview(clips, scores, rules, settings or {}),
-        tables=[(name, *_table(clips, values, rules)) for name, values in scores.items()],
+        tables=list(_tables(clips, scores, rules, parts)),
+        more_tables=[(name, *_plain_table(table)) for name, table in (more_tables or {}).items()],
         groups=[_group(clips, rows, *key, scores, thresholds) for key, rows in _groups(clips)],
     )
     path = Path(path)
@@ -196,10 +214,24 @@ def _overview(clips, scores, rules, settings):
     ]
 
 
-def _table(clips, scores, rules):
-    """Headers and formatted rows of the official table of one system."""
-    headers, rows = percent_rows(dcase_scores(clips, scores, rules=rules))
-    return headers, [
+def _tables(clips, scores, rules, parts):
+    """Name, headers and formatted rows of the official tables of all systems and parts."""
+    for name, values in scores.items():
+        for part in [None] if parts is None else dict.fromkeys(parts):
+            rows = slice(None) if part is None else parts == part
+            headers, cells = percent_rows(dcase_scores(clips[rows], values[rows], rules=rules))
+            yield name if part is None else f"{name}, {part}", headers, _formatted(cells)
+
+
+def _plain_table(table):
+    """Headers, formatted rows, and which columns hold numbers."""
+    numbers = [pd.api.types.is_numeric_dtype(table[name]) for name in table.columns]
+    return list(table.columns), _formatted(table.to_numpy(dtype=object).tolist()), numbers
+
+
+def _formatted(rows):
+    """Cells as text: numbers with two decimals."""
+    return [
         [("–" if np.isnan(c) else f"{c:.2f}") if isinstance(c, float) else c or "" for c in row]
         for row in rows
     ]

@@ -5,6 +5,7 @@ from sk_asd.systems._pooling import make_pooling
 from sk_asd.systems._probabilistic import make_imdn, make_wsp_nfcdee
 from sk_asd.systems._reconstruction import make_aegan_ad, make_baseline
 from sk_asd.systems._report_results import REPORT_RESULTS, report_results
+from sk_asd.systems._submission import make_submission
 
 __all__ = [
     "REPORT_RESULTS",
@@ -15,6 +16,7 @@ __all__ = [
     "make_pooling",
     "make_sc",
     "make_sc_wav2vec",
+    "make_submission",
     "make_wsp_nfcdee",
     "report_results",
 ]

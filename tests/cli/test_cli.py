@@ -10,7 +10,7 @@ import sk_asd
 from sk_asd import cli
 from sk_asd.cli import _check
 
-COMMANDS = ("demo", "check", "train", "score", "evaluate")
+COMMANDS = ("demo", "fetch", "check", "train", "score", "evaluate", "run")
 HEAVY = ("torch", "librosa", "matplotlib", "sklearn", "pandas", "numpy")
 
 
@@ -38,7 +38,7 @@ def test_module_and_version():
 
 
 def test_help_warns_of_foreign_models(run):
-    for name in ("train", "score"):
+    for name in ("train", "score", "run"):
         _, out, _ = run(name, "--help")
         assert "only model files\nfrom a source you trust" in out
 
@@ -55,6 +55,8 @@ def test_help_warns_of_foreign_models(run):
         (["train", "x", "--system", "pooling", "--out", "m", "--pooling", "mean+mode"], "'mode'"),
         (["train", "x", "--system", "pooling", "--out", "m", "--r", "2"], "from 0 to 1, found 2"),
         (["train", "x", "--system", "sc", "--out", "m", "--duration", "0"], "above 0, found 0"),
+        (["run", "x", "--system", "submission-5", "--out", "r"], "invalid choice: 'submission-5'"),
+        (["run", "x", "--system", "sc", "--out", "r", "--protocol", "D"], "invalid choice: 'D'"),
     ],
 )
 def test_wrong_usage_exits_2(run, argv, message):

@@ -1,0 +1,127 @@
+"""The work of ``sk-asd run``: load, check, train what is missing, finish, write."""
+
+import argparse
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed, effective_n_jobs
+
+from sk_asd.cli._common import listed, load_table, names, relative_paths
+from sk_asd.cli._run_finish import finish_machine
+from sk_asd.cli._run_parts import make_parts, train_part
+from sk_asd.cli._run_protocols import check_protocol
+from sk_asd.cli._run_report import DEV, metrics_table, write_results
+from sk_asd.cli._train import check_columns, training_clips
+
+DATA = (DEV, "eval_data")
+
+
+def load_run(root, machines=None, ground_truth=None):
+    """Load the training and test clips of a run.
+
+    Parameters
+    ----------
+    root : str
+        Folder with ``dev_data`` and perhaps ``eval_data``; without ``dev_data`` it is taken for it.
+    machines : list of str, optional
+        Machines to keep.
+    ground_truth : list of str, optional
+        As :func:`~sk_asd.datasets.load_clips` takes it.
+
+    Returns
+    -------
+    DataFrame
+        The clip table, without anomalies in the training split, and with the column ``data``: the
+        folder that a clip is from.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the folder cannot be read, or a machine or section has no training or no test clips.
+    """
+    clips = load_table(root, machines=machines, ground_truth=ground_truth)
+    top = [path.split("/")[0] for path in relative_paths(clips, root)]
+    clips["data"] = top if DEV in top else DEV
+    clips = clips[clips["data"].isin(DATA) & clips["split"].isin(["train", "test"])]
+    is_train = clips["split"] == "train"
+    train = training_clips(clips[is_train]) if is_train.any() else clips[is_train]
+    clips = pd.concat([train, clips[~is_train]], ignore_index=True)
+    for machine, rows in clips.groupby("machine"):
+        train, test = (names(rows["section"][rows["split"] == s]) for s in ("train", "test"))
+        unseen = [section for section in test if section not in train]
+        if unseen or not test:
+            lacking = f"training clips of section {listed(unseen)}" if unseen else "test clips"
+            raise ValueError(
+                f"No {lacking} of {machine} in {root}. Add what is missing, or leave the machine "
+                "out by --machine."
+            )
+    return clips
+
+
+def check_run(clips, settings):
+    """Check before any training what would go wrong after it.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        All clips.
+    settings : Namespace
+        ``system``, ``protocol``, ``rules`` and ``options``.
+
+    Raises
+    ------
+    ValueError
+        If labels that the protocol needs are missing, columns are, or metrics are not defined.
+    """
+    check_protocol(settings.protocol, clips)
+    for _, rows in clips.groupby("machine"):
+        check_columns(rows, settings.options)
+    everything = argparse.Namespace(**{**vars(settings), "protocol": "B"})
+    metrics_table(clips, np.zeros(len(clips)), everything)
+
+
+def run_all(folder, clips, settings, n_jobs, progress):
+    """Train, score and write all that is not there yet.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        The folder, opened.
+    clips : DataFrame
+        All clips.
+    settings : Namespace
+        ``system``, ``protocol``, ``rules``, ``root`` and ``options``.
+    n_jobs : int or None
+        Parts trained in parallel.
+    progress : Progress
+        Where progress is shown.
+
+    Returns
+    -------
+    str
+        The tables, as text.
+    """
+    tasks, machines = [], {}
+    for machine, rows in clips.groupby("machine"):
+        rows = rows.reset_index(drop=True)
+        whole, parts = make_parts(settings.system, settings.options, machine)
+        machines[machine] = whole, list(parts), rows
+        tasks += [(machine, name, part, rows) for name, part in parts.items()]
+    left = [task for task in tasks if not folder.scores(*task[:2]).exists()]
+    if len(left) < len(tasks):
+        progress(f"{len(tasks) - len(left)} of {len(tasks)} parts are done already")
+    n_jobs = effective_n_jobs(n_jobs)
+    # The losses of several trainings at once are for nobody to read.
+    settings.verbose = n_jobs == 1 and not progress.quiet
+    Parallel(n_jobs=n_jobs)(
+        delayed(train_part)(folder, machine, name, part, rows, settings, progress)
+        for machine, name, part, rows in left
+    )
+    tests, scores, choices = [], [], []
+    for machine, (whole, parts, rows) in machines.items():
+        found, chosen = finish_machine(folder, machine, whole, parts, rows, settings)
+        tests.append(rows.loc[found.index])
+        scores.append(found)
+        choices += chosen
+    tests, scores = (pd.concat(tables, ignore_index=True) for tables in (tests, scores))
+    return write_results(folder, tests, scores, choices, settings, progress)

@@ -1,0 +1,239 @@
+"""The folder of a run: its manifest, where everything lies in it, and files that are never half."""
+
+import contextlib
+import hashlib
+import json
+import os
+import warnings
+from pathlib import Path
+
+from sk_asd.cli._models import versions
+
+_FORMAT = "sk_asd run 1"
+_MANIFEST = "manifest.json"
+
+
+class RunFolder:
+    """Folder of a run.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder; made by :meth:`open` if it is missing.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+
+    @contextlib.contextmanager
+    def open(self, manifest):
+        """Hold the folder for this run alone.
+
+        Parameters
+        ----------
+        manifest : dict
+            As :func:`make_manifest` returns it; written if the folder is new.
+
+        Yields
+        ------
+        bool
+            Whether the folder holds a part of this run already.
+
+        Raises
+        ------
+        OSError
+            If the folder cannot be written to.
+        ValueError
+            If it holds something else, another run, or another process is at work in it.
+        """
+        import filelock
+
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        path = self.path / _MANIFEST
+        if not path.exists() and any(self.path.glob("[!.]*")):
+            raise ValueError(f"--out {self.path}: the folder is not empty. Choose another one.")
+        lock = filelock.FileLock(self.path / ".lock")
+        try:
+            with explained(self.path):
+                lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise ValueError(f"--out {self.path}: another sk-asd run is at work there.") from None
+        try:
+            known = path.exists()
+            if known:
+                self._check(manifest)
+            else:
+                with self.writing(path) as temporary:
+                    temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+            yield known
+        finally:
+            lock.release()
+
+    def _check(self, manifest):
+        try:
+            found = json.loads((self.path / _MANIFEST).read_text(encoding="utf-8"))
+            same = found["format"] == _FORMAT
+        except (ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            raise ValueError(f"{self.path / _MANIFEST} is no manifest of `sk-asd run`.")
+        differing = differences(found, json.loads(json.dumps(manifest)))
+        if differing:
+            raise ValueError(
+                f"--out {self.path} holds another run: {'; '.join(differing)}. Choose another "
+                "folder, or take back what has changed."
+            )
+        old, new = found["versions"], manifest["versions"]
+        changed = [f"{k} {old.get(k)} (here {new[k]})" for k in new if old.get(k) != new[k]]
+        if changed:
+            warnings.warn(
+                f"{self.path} was begun with {', '.join(changed)}: its parts may differ. Choose "
+                "another folder to be sure.",
+                stacklevel=2,
+            )
+
+    def model(self, machine, part=None):
+        """Path of the model of a machine, or of a part of it."""
+        folder = self.path / "models"
+        return folder / f"{machine}.joblib" if part is None else folder / machine / f"{part}.joblib"
+
+    def scores(self, machine, part):
+        """Path of the scores of a part, training clips included; what is there is done."""
+        return self.path / "parts" / machine / f"{part}.csv"
+
+    @contextlib.contextmanager
+    def writing(self, path):
+        """Give a temporary name that becomes `path` when all has gone well.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A file in the folder. Its own folder is made.
+
+        Yields
+        ------
+        pathlib.Path
+            The temporary name.
+
+        Raises
+        ------
+        OSError
+            Naming the file, and what remains to be done.
+        """
+        from sk_asd.datasets._audio import replacing
+
+        with explained(path):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                yield temporary
+
+    def write_csv(self, table, path):
+        """Write a table as csv."""
+        with self.writing(path) as temporary:
+            table.to_csv(temporary, index=False, lineterminator="\n")
+
+
+@contextlib.contextmanager
+def explained(path):
+    """Turn an error of the file system into one line for the reader."""
+    try:
+        yield
+    except OSError as error:
+        # A lock that is held is none of them.
+        if isinstance(error, TimeoutError):
+            raise
+        raise OSError(
+            f"Cannot write {path}: {error.strerror or error}. What is finished is kept: the same "
+            "command goes on from there."
+        ) from error
+
+
+def make_manifest(parameters, clips, root, choosing):
+    """What a run depends on, as JSON can hold it.
+
+    Parameters
+    ----------
+    parameters : dict
+        System, protocol and options that scores depend on.
+    clips : DataFrame
+        All clips of the run.
+    root : str
+        The folder of recordings.
+    choosing : bool
+        Whether labels of test clips are used to choose something: then they count, too.
+
+    Returns
+    -------
+    dict
+        ``format``, ``parameters``, ``data`` by machine, ``versions`` and ``recordings``.
+    """
+    machines = clips.groupby("machine")
+    return {
+        "format": _FORMAT,
+        "parameters": parameters,
+        "data": {str(name): _fingerprint(rows, root, choosing) for name, rows in machines},
+        "versions": versions(),
+        "recordings": os.path.abspath(root),
+    }
+
+
+def _fingerprint(clips, root, choosing):
+    """Digests of the files of a machine (names, sizes, times of modification) and of labels."""
+    from sk_asd.cli._common import relative_paths
+
+    stats = [os.stat(path) for path in clips["path"]]
+    files = [
+        f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        for path, stat in zip(relative_paths(clips, root), stats)
+    ]
+    found = {"clips": len(clips), "bytes": sum(s.st_size for s in stats), "files": _digest(files)}
+    if choosing:
+        found["labels"] = _digest(f"{a} {b}" for a, b in zip(clips["domain"], clips["label"]))
+    return found
+
+
+def _digest(lines):
+    return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def differences(old, new):
+    """Say in words where two manifests differ.
+
+    Parameters
+    ----------
+    old, new : dict
+        Manifests.
+
+    Returns
+    -------
+    list of str
+        Differences in parameters and data, the old value first.
+    """
+    told = [
+        f"{name.replace('_', '-')} {_value(old, name)} (here {_value(new, name)})"
+        for name in {**old["parameters"], **new["parameters"]}
+        if old["parameters"].get(name) != new["parameters"].get(name)
+    ]
+    for machine in {**old["data"], **new["data"]}:
+        then, now = old["data"].get(machine), new["data"].get(machine)
+        if then == now:
+            continue
+        if now is None:
+            told.append(f"it has the machine {machine} (not asked for here)")
+        elif then is None:
+            told.append(f"it lacks the machine {machine}")
+        elif then["files"] == now["files"]:
+            told.append(f"labels of {machine} have changed")
+        elif then["clips"] != now["clips"]:
+            told.append(f"{then['clips']} recordings of {machine} (here {now['clips']})")
+        else:
+            told.append(f"recordings of {machine} have changed")
+    return told
+
+
+def _value(manifest, name):
+    value = manifest["parameters"].get(name)
+    if value is None:
+        return "not given"
+    return " ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,0 +1,203 @@
+"""What a run writes for its readers: tables, files of the challenge, the report."""
+
+import warnings
+
+import pandas as pd
+from scipy.stats import hmean
+
+from sk_asd.cli._common import check_report, format_table, inventory, relative_paths
+from sk_asd.cli._evaluate import official_table, percent
+from sk_asd.cli._run_folder import explained
+from sk_asd.cli._run_protocols import PROTOCOLS, reported_clips
+from sk_asd.metrics import write_submission
+from sk_asd.systems import REPORT_RESULTS
+from sk_asd.systems._tables import MACHINES
+
+DEV = "dev_data"
+_REPORT_NAMES = {
+    "sc": "SC",
+    "mhcr": "MHCR",
+    "sc-wav2vec": "SC-wav2vec",
+    "wsp-nfcdee": "WSP-NFCDEE",
+    "imdn": "IMDN",
+    "aegan-ad": "AEGAN-AD",
+    "ae": "baseline-AE",
+    "mobilenetv2": "baseline-MobileNetV2",
+}
+_BESIDE = ("submission-1", "baseline-AE", "baseline-MobileNetV2")
+_SECTIONS_2022 = {"00", "01", "02"}
+
+
+def metrics_table(clips, scores, run):
+    """Official metrics of the clips that the protocol reports.
+
+    Parameters
+    ----------
+    clips : DataFrame
+        Test clips, with the column ``data``: the folder they are from.
+    scores : array-like of shape (n_clips,)
+        Scores, high = normal.
+    run : Namespace
+        ``system``, ``protocol`` and ``rules``.
+
+    Returns
+    -------
+    DataFrame
+        ``system``, ``protocol`` and ``data``, then as :func:`~sk_asd.metrics.dcase_scores`; no rows
+        where no label is known.
+
+    Raises
+    ------
+    ValueError
+        If the metrics are not defined, as for a section without anomalies.
+    """
+    scores = pd.Series(scores, index=clips.index)
+    counted = clips[reported_clips(run.protocol, clips)]
+    tables = []
+    for data, rows in counted.groupby("data"):
+        table = official_table(rows, scores[rows.index], run.rules)
+        head = {"system": run.system, "protocol": run.protocol, "data": data}
+        tables.append(pd.concat([pd.DataFrame(head, index=table.index), table], axis=1))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def comparison(metrics, run):
+    """Figures of the AITHU report beside those of a run.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        As :func:`metrics_table` returns it.
+    run : Namespace
+        ``system`` and ``protocol``.
+
+    Returns
+    -------
+    DataFrame or None
+        Harmonic means in percent per machine, and over the machines that are there; None where
+        machines and sections are not those of the development data of 2022.
+    """
+    if not len(metrics) or "hmean" not in metrics:
+        return None
+    dev = metrics[(metrics["data"] == DEV) & (metrics["machine"] != "total")]
+    totals = dev[dev["section"] == "hmean"].set_index("machine")["hmean"] * 100
+    sections = dev[dev["section"] != "hmean"].groupby("machine")["section"].agg(set)
+    of_2022 = set(totals.index) <= set(MACHINES) and all(s == _SECTIONS_2022 for s in sections)
+    if not len(totals) or not of_2022:
+        return None
+    printed = {}
+    for table in REPORT_RESULTS.values():
+        printed |= table.get("hmean", {})
+    own = _REPORT_NAMES.get(run.system, run.system)
+    columns = {f"{run.system} here ({run.protocol})": totals}
+    for name in dict.fromkeys([own, *_BESIDE]):
+        if name in printed:
+            protocol = "B" if name.startswith("baseline") else "A"
+            columns[f"{name} in the report ({protocol})"] = totals.index.map(printed[name])
+    table = pd.DataFrame(columns, index=totals.index)
+    table.loc["total"] = hmean(table, axis=0)
+    return table.reset_index()
+
+
+def write_results(folder, clips, scores, choices, run, progress):
+    """Write all that a finished run has to show.
+
+    Parameters
+    ----------
+    folder : RunFolder
+        Where it is written.
+    clips : DataFrame
+        Test clips, with the column ``data``.
+    scores : DataFrame
+        ``score``, ``threshold`` and ``decision`` of them.
+    choices : list of tuple
+        Machine, what was set or chosen, and its value.
+    run : Namespace
+        ``system``, ``protocol``, ``rules``, ``root``, ``options``.
+    progress : Progress
+        Where progress is shown.
+
+    Returns
+    -------
+    str
+        The tables, as text.
+    """
+    path, title = folder.path, f"{run.system}, protocol {run.protocol}"
+    table = clips[["data", "machine", "section", "domain", "label"]].copy()
+    table.insert(0, "path", relative_paths(clips, run.root))
+    folder.write_csv(table.join(scores).assign(protocol=run.protocol), path / "scores.csv")
+    texts = [f"{title} ({PROTOCOLS[run.protocol]})"]
+
+    metrics = metrics_table(clips, scores["score"], run)
+    if len(metrics):
+        folder.write_csv(metrics, path / "metrics.csv")
+        for data, rows in metrics.groupby("data"):
+            rows = rows.drop(columns=["system", "protocol", "data"])
+            texts.append(f"{title}, {data}: official metrics in percent\n{percent(rows)}")
+    else:
+        texts.append("No label is known: no metrics, no report. Give --ground-truth.")
+
+    more = {}
+    if choices:
+        chosen = pd.DataFrame(choices, columns=["machine", "choice", "value"])
+        chosen.insert(1, "protocol", run.protocol)
+        folder.write_csv(chosen, path / "choices.csv")
+        more[f"{title}: {choices[0][1].split()[0]}s"] = _by_machine(choices)
+    beside = comparison(metrics, run)
+    if beside is not None:
+        folder.write_csv(beside, path / "comparison.csv")
+        more[f"{title}: beside the AITHU report, harmonic means in percent, {DEV}"] = beside
+    for name, shown in more.items():
+        texts.append(f"{name}\n{format_table(shown.columns, shown.to_numpy().tolist())}")
+
+    for data, rows in clips.groupby("data"):
+        target = path / "challenge" / data
+        found = scores.loc[rows.index]
+        try:
+            with explained(target):
+                write_submission(rows, found["score"], found["decision"], target, rules=run.rules)
+        except ValueError as error:
+            warnings.warn(f"No files of the challenge for {data}: {error}", stacklevel=2)
+    if len(metrics):
+        texts.append(_write_report(folder, clips, scores, more, title, run, progress))
+    return "\n\n".join(texts)
+
+
+def _by_machine(choices):
+    """Choices with a row a machine."""
+    rows = {}
+    for machine, what, value in choices:
+        rows.setdefault(machine, {"machine": machine})[what] = value
+    return pd.DataFrame(rows.values())
+
+
+def _write_report(folder, clips, scores, more, title, run, progress):
+    """Write the report where its libraries are installed; return a line that says so."""
+    path = folder.path / "report.html"
+    try:
+        check_report(str(path))
+    except ImportError as error:
+        return f"No report: {error}"
+    from sk_asd.inspection import write_report
+
+    progress("writing the report")
+    counted = reported_clips(run.protocol, clips)
+    clips, scores = clips[counted], scores[counted]
+    settings = {name.replace("_", "-"): value for name, value in run.options.items()}
+    with explained(path):
+        write_report(
+            path,
+            clips,
+            {title: scores["score"].to_numpy()},
+            thresholds={title: scores["threshold"].to_numpy()},
+            rules=run.rules,
+            title=f"{title} on {run.root}",
+            settings={
+                "Protocol": f"{run.protocol}, {PROTOCOLS[run.protocol]}",
+                "Recordings": f"{run.root}: {inventory(clips)} reported",
+                **settings,
+            },
+            parts=clips["data"].to_numpy(),
+            more_tables=more,
+        )
+    return f"Report: {path}"

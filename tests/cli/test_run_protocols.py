@@ -1,0 +1,379 @@
+"""``sk-asd run``: evaluation data, ensembles and protocols."""
+
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import clone
+from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import Pipeline
+
+from sk_asd import systems
+from sk_asd.cli._models import load_model, networks, pipelines, read_header
+from sk_asd.cli._run_protocols import PROTOCOLS
+from sk_asd.datasets import load_clips, make_machine_sounds
+from sk_asd.ensemble import DomainClassifier, DomainNormalizedDetector, ScoreEnsemble
+from sk_asd.features import LogMel, TimePooling
+from sk_asd.metrics import dcase_score, dcase_scores
+from sk_asd.systems import make_pooling
+
+SOUNDS = {"n_train": 8, "n_test": 8, "n_target_train": 3, "duration": 0.6, "random_state": 0}
+FEATURES = ["--n-fft", "512", "--n-mels", "16"]
+POOLING = ["--system", "pooling", *FEATURES]
+BY = ("machine", "section")
+
+
+@pytest.fixture(scope="session")
+def both(tmp_path_factory):
+    """One machine with development and evaluation data, and the ground truth of the latter."""
+    root = tmp_path_factory.mktemp("both")
+    make_machine_sounds("fan", sections=["00"], **SOUNDS, root=root / "data")
+    make_machine_sounds("fan", sections=["03"], **SOUNDS, root=root / "more")
+    os.rename(root / "more" / "dev_data", root / "data" / "eval_data")
+    truth = {"data": [], "domain": []}
+    for i, path in enumerate(sorted((root / "data" / "eval_data" / "fan" / "test").iterdir())):
+        name = f"section_03_{i:04d}.wav"
+        truth["data"].append(f"{name},{int('_anomaly_' in path.name)}")
+        truth["domain"].append(f"{name},{int('_target_' in path.name)}")
+        path.rename(path.with_name(name))
+    for kind, rows in truth.items():
+        file = root / f"ground_truth_{kind}" / "ground_truth_fan_section_03_test.csv"
+        file.parent.mkdir()
+        file.write_text("\n".join(rows) + "\n")
+    return root / "data"
+
+
+@pytest.fixture
+def ground_truth(both):
+    """Options that name the files of the organisers."""
+    return ["--ground-truth", *sorted(both.parent.glob("ground_truth_*"))]
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Make all submissions ensembles of two or three pooled spectrograms."""
+
+    def make_submission(number, machine, *, weights=None, random_state=None, **options):
+        members = [
+            (name, make_pooling(feature=LogMel(n_fft=512, n_mels=16), r=r))
+            for name, r in (("mean", 1.0), ("ranks", 0.7), ("peaks", 0.3))
+        ]
+        if number == 1:
+            tell = DomainClassifier(GaussianNB(), by=BY, min_auc=0.5, random_state=0)
+            front = ("feature", LogMel(n_fft=512, n_mels=16)), ("pooling", TimePooling())
+            tell = Pipeline([*front, ("classifier", tell)])
+            members = [(n, DomainNormalizedDetector(m, tell, by=BY)) for n, m in members]
+        return ScoreEnsemble(members, weights, by=BY, threshold="gamma")
+
+    monkeypatch.setattr(systems, "make_submission", make_submission)
+    return make_submission
+
+
+def read(path):
+    return pd.read_csv(path, dtype={"section": str, "label": str, "domain": str})
+
+
+def split(clips):
+    return (clips[clips["split"] == s].reset_index(drop=True) for s in ("train", "test"))
+
+
+class TestEvaluationData:
+    def test_trained_on_both_and_scored(self, run, both, tmp_path):
+        out = tmp_path / "run"
+        status, text, err = run("run", both, *POOLING, "--out", out, "--quiet")
+        assert (status, err) == (0, "")
+        assert read_header(out / "models" / "fan.joblib")["sections"] == {"fan": ["00", "03"]}
+        scores = read(out / "scores.csv")
+        assert scores.groupby(["data", "section"]).size().to_dict() == {
+            ("dev_data", "00"): 8,
+            ("eval_data", "03"): 8,
+        }
+        for data, section in (("dev_data", "00"), ("eval_data", "03")):
+            assert sorted(p.name for p in (out / "challenge" / data).iterdir()) == [
+                f"anomaly_score_fan_section_{section}_test.csv",
+                f"decision_result_fan_section_{section}_test.csv",
+            ]
+        # Nothing is known about the evaluation clips, and section 00 alone is not that of 2022.
+        assert set(read(out / "metrics.csv")["data"]) == {"dev_data"}
+        assert "eval_data: official metrics" not in text
+        assert not (out / "comparison.csv").exists()
+        assert "AITHU report" not in (out / "report.html").read_text()
+
+    def test_ground_truth_may_come_later(self, run, both, ground_truth, tmp_path):
+        out = tmp_path / "run"
+        argv = ["run", both, *POOLING, "--out", out]
+        assert run(*argv, "--quiet")[0] == 0
+        status, text, err = run(*argv, *ground_truth)
+        assert status == 0
+        assert "1 of 1 parts are done already" in err
+        assert "pooling, protocol B, eval_data: official metrics in percent" in text
+        metrics, scores = read(out / "metrics.csv"), read(out / "scores.csv")
+        for data, rows in scores.groupby("data"):
+            expected = dcase_scores(rows, rows["score"])
+            found = metrics[metrics["data"] == data].reset_index(drop=True)
+            pd.testing.assert_frame_equal(found[expected.columns], expected, check_dtype=False)
+        report = (out / "report.html").read_text()
+        assert "<h3>pooling, protocol B, dev_data</h3>" in report
+        assert "<h3>pooling, protocol B, eval_data</h3>" in report
+
+    def test_a_part_of_a_data_set_is_development_data(self, run, both, tmp_path):
+        out = tmp_path / "run"
+        assert run("run", both / "dev_data", *POOLING, "--out", out, "--quiet")[0] == 0
+        assert set(read(out / "scores.csv")["data"]) == {"dev_data"}
+
+    def test_test_clips_without_training_clips(self, run, both, tmp_path):
+        data = tmp_path / "data"
+        for folder in ("dev_data/fan", "eval_data/fan/test"):
+            (data / folder).parent.mkdir(parents=True)
+            os.symlink(both / folder, data / folder)
+        status, _, err = run("run", data, *POOLING, "--out", tmp_path / "run", "--quiet")
+        assert status == 2
+        assert "No training clips of section 03 of fan" in err
+        assert not (tmp_path / "run").exists()
+
+    def test_no_labels_at_all(self, run, both, tmp_path):
+        out = tmp_path / "run"
+        status, text, _ = run("run", both / "eval_data", *POOLING, "--out", out, "--quiet")
+        assert status == 0
+        assert "No label is known: no metrics, no report." in text
+        assert len(read(out / "scores.csv")) == 8
+        assert not (out / "metrics.csv").exists()
+
+
+class TestEnsembles:
+    @pytest.mark.parametrize("system", ["submission-1", "submission-2"])
+    def test_equal_to_an_ensemble_that_is_fitted_whole(
+        self, run, both, small, ground_truth, tmp_path, system
+    ):
+        out = tmp_path / "run"
+        argv = ["run", both, "--system", system, "--out", out, *ground_truth]
+        status, text, err = run(*argv)
+        assert status == 0, err
+        train, test = split(load_clips(both))
+        expected = small(int(system[-1]), "fan").fit(train)
+        scores = read(out / "scores.csv")
+        np.testing.assert_allclose(scores["score"], expected.score_samples(test), rtol=1e-6)
+        np.testing.assert_array_equal(scores["decision"], expected.predict(test))
+        np.testing.assert_allclose(scores["threshold"], expected.offset_, rtol=1e-6)
+        # The model is that ensemble, members and all.
+        model, header = load_model(out / "models" / "fan.joblib")
+        assert header["options"]["system"] == system
+        np.testing.assert_allclose(model.score_samples(test), scores["score"], rtol=1e-6)
+        if system == "submission-2":
+            again = clone(model).fit(train)
+            np.testing.assert_allclose(again.offset_, expected.offset_, rtol=1e-6)
+        assert list(model.named_estimators_) == ["mean", "ranks", "peaks"]
+        members = ["mean", "ranks", "peaks", *(["domains"] if system[-1] == "1" else [])]
+        assert {p.stem for p in (out / "models" / "fan").iterdir()} == set(members)
+        if system[-1] == "1":
+            assert any(model.estimators_[0].domain_classifier_[-1].active_.values())
+        weights = read(out / "choices.csv")
+        assert weights["choice"].tolist() == [f"weight of {name}" for name in members[:3]]
+        np.testing.assert_allclose(weights["value"], 1 / 3)
+        assert set(weights["protocol"]) == {"B"}
+        assert f"{system}, protocol B: weights" in text
+
+        # And `sk-asd score` takes it.
+        argv = [out / "models" / "fan.joblib", both, "--out", tmp_path / "s.csv", "--n-jobs", "1"]
+        assert run("score", *argv, "--quiet")[0] == 0
+        again = read(tmp_path / "s.csv")
+        np.testing.assert_allclose(again["score"], scores["score"], rtol=1e-6)
+        np.testing.assert_array_equal(again["decision"], scores["decision"])
+
+    def test_a_member_that_is_done_is_not_done_again(self, run, both, small, tmp_path):
+        out = tmp_path / "run"
+        argv = ["run", both, "--system", "submission-4", "--out", out]
+        assert run(*argv, "--quiet")[0] == 0
+        text = (out / "scores.csv").read_text()
+        before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("*.joblib")}
+        lost = [out / "models" / "fan.joblib", out / "models" / "fan" / "ranks.joblib"]
+        for path in [*lost, out / "parts" / "fan" / "ranks.csv"]:
+            path.unlink()
+        status, _, err = run(*argv)
+        assert status == 0
+        assert [line.split("] ")[1] for line in err.splitlines() if "training" in line] == [
+            "fan: training ranks on 16 clips"
+        ]
+        kept = set(before) - set(lost)
+        assert len(kept) == 2
+        assert all(path.stat().st_mtime_ns == before[path] for path in kept)
+        assert (out / "scores.csv").read_text() == text
+
+    def test_one_domain_alone_is_standardised_without_a_classifier(
+        self, run, small, tmp_path, monkeypatch
+    ):
+        make_machine_sounds("fan", **{**SOUNDS, "n_target_train": 0}, root=tmp_path / "data")
+        out = tmp_path / "run"
+        argv = ["run", tmp_path / "data", "--system", "submission-1", "--out", out, "--quiet"]
+        assert run(*argv)[::2] == (0, "")
+        train, test = split(load_clips(tmp_path / "data"))
+        expected = small(1, "fan").fit(train)
+        scores = read(out / "scores.csv")["score"]
+        np.testing.assert_allclose(scores, expected.score_samples(test), rtol=1e-6)
+        model, _ = load_model(out / "models" / "fan.joblib")
+        assert model.estimators_[0].domain_classifier_ is None
+        np.testing.assert_allclose(scores, model.score_samples(test), rtol=1e-6)
+
+    def test_in_parallel(self, run, both, tmp_path):
+        for n_jobs in (1, 2):
+            argv = [*POOLING, "--out", tmp_path / str(n_jobs), "--n-jobs", n_jobs, "--quiet"]
+            assert run("run", both, *argv)[0] == 0
+        a, b = (read(tmp_path / n / "scores.csv") for n in "12")
+        np.testing.assert_allclose(a["score"], b["score"], rtol=1e-6)
+
+    def test_networks_of_an_ensemble_are_found(self, small, both):
+        train, _ = split(load_clips(both))
+        fitted = small(1, "fan").fit(train)
+        assert len(pipelines(fitted)) == 6
+        assert networks(fitted) == []
+        network = SimpleNamespace(get_params=lambda deep: {"device": "cpu", "max_epochs": 1})
+        fitted.estimators_[1].domain_classifier_[-1].classifiers_["one more"] = network
+        assert networks(fitted) == [network]
+
+
+class TestProtocols:
+    def best(self, rows, scores):
+        return dcase_score(rows.assign(split="test"), scores)
+
+    def test_oracle_chooses_the_detector(self, run, both, tmp_path):
+        figures = {}
+        for name in ("knn", "lof", "cosine", "mahalanobis"):
+            out = tmp_path / name
+            argv = [both, *POOLING, "--detector", name, "--out", out, "--quiet"]
+            assert run("run", *argv)[0] == 0
+            scores = read(out / "scores.csv")
+            known = scores[scores["label"].notna()]
+            figures[name] = self.best(known, known["score"])
+        out = tmp_path / "oracle"
+        status, text, err = run("run", both, *POOLING, "--protocol", "A", "--out", out, "--quiet")
+        assert (status, err) == (0, "")
+        choice = read(out / "choices.csv")
+        assert choice["choice"].tolist() == ["detector"]
+        chosen = choice["value"].item()
+        assert figures[chosen] == max(figures.values())
+        expected, found = (read(tmp_path / name / "scores.csv") for name in (chosen, "oracle"))
+        np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-6)
+        np.testing.assert_allclose(found["threshold"], expected["threshold"], rtol=1e-6)
+        model, _ = load_model(out / "models" / "fan.joblib")
+        _, test = split(load_clips(both))
+        np.testing.assert_allclose(model.score_samples(test), found["score"], rtol=1e-6)
+
+        # Every output says that it is an oracle.
+        assert text.startswith(f"pooling, protocol A ({PROTOCOLS['A']})\n")
+        assert "pooling, protocol A, dev_data: official metrics in percent" in text
+        for name in ("scores", "metrics", "choices"):
+            assert set(read(out / f"{name}.csv")["protocol"]) == {"A"}
+        report = (out / "report.html").read_text()
+        assert "<dt>Protocol</dt><dd>A, oracle: chosen by the labels of the test clips" in report
+        assert "<h3>pooling, protocol A, dev_data</h3>" in report
+
+    def test_oracle_chooses_the_metric(self, run, both, tmp_path):
+        argv = ["--system", "ae", *FEATURES, "--epochs", "1"]
+        out = tmp_path / "run"
+        assert run("run", both, *argv, "--protocol", "A", "--out", out, "--quiet")[0] == 0
+        raw = pd.read_csv(out / "parts" / "fan" / "ae.csv")
+        assert list(raw) == ["path", "mse", "mahalanobis", "mahalanobis_of_mean"]
+        scores = read(out / "scores.csv")
+        raw = raw.set_index("path").loc[scores["path"]].reset_index(drop=True)
+        known = scores["label"].notna()
+        figures = {name: self.best(scores[known], raw[name][known]) for name in raw}
+        chosen = read(out / "choices.csv")["value"].item()
+        assert figures[chosen] == max(figures.values())
+        np.testing.assert_array_equal(scores["score"], raw[chosen])
+        model, _ = load_model(out / "models" / "fan.joblib")
+        train, test = split(load_clips(both))
+        np.testing.assert_allclose(model.score_samples(test), scores["score"], rtol=1e-5)
+        assert set(model[-1].offsets_.values()) == set(scores["threshold"])
+        assert len(model[-1].training_scores_) == len(train)
+
+    def test_oracle_chooses_the_weights(self, run, both, small, tmp_path):
+        argv = [both, "--system", "submission-2", "--protocol", "A", "--quiet"]
+        assert run("run", *argv, "--out", tmp_path / "run")[0] == 0
+        weights = read(tmp_path / "run" / "choices.csv")["value"].to_numpy()
+        assert np.allclose(weights * 10, np.round(weights * 10))
+        train, test = split(load_clips(both))
+        known = test["label"].notna()
+        figures = {}
+        for setting in [tuple(weights), (1 / 3,) * 3, (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+            scores = small(2, "fan", weights=setting).fit(train).score_samples(test)
+            figures[setting] = self.best(test[known], scores[known])
+        assert max(figures.values()) == pytest.approx(figures[tuple(weights)])
+        found = read(tmp_path / "run" / "scores.csv")["score"]
+        expected = small(2, "fan", weights=weights).fit(train).score_samples(test)
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+        model, _ = load_model(tmp_path / "run" / "models" / "fan.joblib")
+        np.testing.assert_allclose(model.weights, weights)
+
+    def test_chosen_here_reported_there(self, run, both, small, ground_truth, tmp_path):
+        argv = [both, "--system", "submission-2", "--protocol", "C", *ground_truth, "--quiet"]
+        out = tmp_path / "run"
+        status, text, err = run("run", *argv, "--out", out)
+        assert (status, err) == (0, "")
+        # What is chosen is what the oracle chooses that sees the development data alone.
+        oracle = [both, "--system", "submission-2", "--protocol", "A", "--quiet"]
+        assert run("run", *oracle, "--out", tmp_path / "oracle")[0] == 0
+        a, b = (read(tmp_path / name / "choices.csv")["value"] for name in ("run", "oracle"))
+        np.testing.assert_array_equal(a, b)
+        metrics = read(out / "metrics.csv")
+        assert metrics["section"].tolist() == ["03", "hmean", "hmean"]
+        assert set(metrics["data"]) == {"eval_data"}
+        assert set(read(out / "scores.csv")["section"]) == {"00", "03"}
+        assert text.startswith(f"submission-2, protocol C ({PROTOCOLS['C']})\n")
+        report = (out / "report.html").read_text()
+        assert "fan 03" in report
+        assert "fan 00" not in report
+
+    @pytest.mark.parametrize(
+        ("argv", "message"),
+        [
+            (
+                [*POOLING, "--protocol", "C"],
+                "fan has labelled test clips of 00, and none of 03 to 05. For evaluation data give",
+            ),
+            (
+                ["--system", "imdn", "--protocol", "A"],
+                "--protocol A has nothing to choose for imdn",
+            ),
+            (
+                [*POOLING, "--detector", "knn", "--protocol", "A"],
+                "--detector is what --protocol A chooses: leave one away.",
+            ),
+            (
+                ["--system", "ae", "--metric", "mse", "--protocol", "C"],
+                "--metric is what --protocol C chooses",
+            ),
+            (
+                ["--system", "submission-2", "--n-fft", "512"],
+                "--n-fft applies to other systems, not to submission-2.",
+            ),
+            (
+                ["--system", "submission-4", "--wav2vec", "x.pt"],
+                "--wav2vec applies to other systems, not to submission-4.",
+            ),
+            (["--system", "pooling", "--epochs", "2"], "--epochs applies to --system"),
+            ([*POOLING, "--over", "colour"], "--over colour: no such column"),
+            ([*POOLING, "--machine", "pump"], "--machine pump: not in"),
+        ],
+    )
+    def test_what_makes_no_sense(self, run, both, tmp_path, argv, message):
+        status, text, err = run("run", both, *argv, "--out", tmp_path / "run", "--quiet")
+        assert (status, text) == (2, "")
+        assert message in err
+        assert err.count("\n") == 1
+        assert not (tmp_path / "run").exists()
+
+    def test_an_oracle_needs_labels(self, run, both, tmp_path):
+        argv = [*POOLING, "--protocol", "A", "--out", tmp_path / "run", "--quiet"]
+        status, _, err = run("run", both / "eval_data", *argv)
+        assert status == 2
+        assert "--protocol A chooses by the labels of the test clips, of which fan has none" in err
+
+    def test_metrics_that_are_not_defined_are_found_before_training(self, run, tmp_path):
+        make_machine_sounds("fan", **{**SOUNDS, "n_test": 1}, root=tmp_path / "data")
+        argv = [*POOLING, "--out", tmp_path / "run", "--quiet"]
+        status, _, err = run("run", tmp_path / "data", *argv)
+        assert status == 2
+        assert "An AUC needs both classes" in err
+        assert not (tmp_path / "run").exists()

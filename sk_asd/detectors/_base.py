@@ -3,15 +3,16 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.utils._containers import is_clip_table, plain
+from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._thresholds import normal_threshold
 
 
-class BaseDetector(OutlierMixin, BaseEstimator):
+class BaseDetector(DecisionMixin, BaseEstimator):
     """Base of the detectors.
 
     A subclass writes ``_fit(X)``, which learns and returns the scores of the training clips, and
@@ -71,57 +72,6 @@ class BaseDetector(OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return np.asarray(self._score(self._validate(X, reset=False)), dtype=np.float64)
-
-    def decision_function(self, X):
-        """Scores relative to the threshold.
-
-        Parameters
-        ----------
-        X : array-like or DataArray of shape (n_clips, n_features)
-            Embeddings or pooled features.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            ``score_samples(X) - offset_``; negative = abnormal.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Decide whether new clips are normal.
-
-        Parameters
-        ----------
-        X : array-like or DataArray of shape (n_clips, n_features)
-            Embeddings or pooled features.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def fit_predict(self, X, y=None):
-        """Fit, and decide on the training clips themselves.
-
-        Unlike ``fit(X).predict(X)`` this uses ``training_scores_``, in which no clip vouches for
-        itself where the detector memorises its training clips.
-
-        Parameters
-        ----------
-        X : array-like or DataArray of shape (n_clips, n_features)
-            Embeddings or pooled features.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        self.fit(X)
-        return np.where(self.training_scores_ >= self.offset_, 1, -1)
 
     def _validate(self, X, reset):
         if is_clip_table(X):

@@ -5,7 +5,7 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -17,11 +17,12 @@ from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
 from sk_asd.features import LogMel
 from sk_asd.utils._containers import column_of, is_clip_table, take_clips
+from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
 
 
-class DomainNormalizedDetector(ByColumns, OutlierMixin, BaseEstimator):
+class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     r"""Standardise the scores of a detector per predicted domain.
 
     Normal clips of the target domain, of which a detector has seen few, score lower than those of
@@ -249,54 +250,6 @@ class DomainNormalizedDetector(ByColumns, OutlierMixin, BaseEstimator):
         if groups is None:
             groups = one_group(X)
         return self._standardize(scores_of(self.detector_, X), groups, self._probability(X))
-
-    def decision_function(self, X):
-        """Scores relative to the threshold.
-
-        Parameters
-        ----------
-        X : clip table, DataArray or array-like
-            As in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            ``score_samples(X) - offset_``; negative = abnormal.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Decide whether new clips are normal.
-
-        Parameters
-        ----------
-        X : clip table, DataArray or array-like
-            As in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def fit_predict(self, X, y=None):
-        """Fit, and decide on the training clips by ``training_scores_``.
-
-        Parameters
-        ----------
-        X : clip table, DataArray or array-like
-            As in ``fit``.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        self.fit(X)
-        return np.where(self.training_scores_ >= self.offset_, 1, -1)
 
     def _split(self, X, reset):
         """Checked input, and the group of every clip (None: no labels)."""

@@ -5,7 +5,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -20,10 +20,11 @@ from sk_asd.ensemble._groups import (
 from sk_asd.ensemble._members import offset_of, scores_of, training_scores_of
 from sk_asd.ensemble._smote import fit_with_smote
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
+from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 
 
-class GroupedDetector(ByColumns, OutlierMixin, BaseEstimator):
+class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
     """One outlier detector per value of a column known at test time.
 
     The column is found among the clip coordinates of a labelled array, or among the columns of a
@@ -218,21 +219,6 @@ class GroupedDetector(ByColumns, OutlierMixin, BaseEstimator):
         """
         scores, offsets = self._score(X)
         return scores - offsets
-
-    def predict(self, X):
-        """Decide whether new clips are normal.
-
-        Parameters
-        ----------
-        X : DataArray, DataFrame or array-like
-            As in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def fit_predict(self, X, y=None):
         """Fit, and decide on the training clips by ``training_scores_``.

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from joblib import Parallel, delayed
-from sklearn.base import OutlierMixin, TransformerMixin, clone
+from sklearn.base import TransformerMixin, clone
 from sklearn.utils import Bunch
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -22,11 +22,12 @@ from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
 from sk_asd.utils._containers import column_of, wrap
+from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
 
 
-class ScoreEnsemble(ByColumns, TransformerMixin, OutlierMixin, NamedMembers):
+class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     r"""Weighted sum of the scores of several outlier detectors, each in units of its training.
 
     Every member is fitted to the same clips. Its scores are standardised by the mean and standard
@@ -237,54 +238,6 @@ class ScoreEnsemble(ByColumns, TransformerMixin, OutlierMixin, NamedMembers):
             If the labels are missing that ``fit`` had, or a group is new and ``unseen="error"``.
         """
         return combine(self._standardized(X), self.weights_)
-
-    def decision_function(self, X):
-        """Scores relative to the threshold.
-
-        Parameters
-        ----------
-        X : DataFrame, DataArray or array-like
-            As in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            ``score_samples(X) - offset_``; negative = abnormal.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Decide whether new clips are normal.
-
-        Parameters
-        ----------
-        X : DataFrame, DataArray or array-like
-            As in ``fit``.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def fit_predict(self, X, y=None):
-        """Fit, and decide on the training clips by ``training_scores_``.
-
-        Parameters
-        ----------
-        X : DataFrame, DataArray or array-like
-            As in ``fit``.
-        y : None
-            Ignored.
-
-        Returns
-        -------
-        ndarray of shape (n_clips,)
-            +1 for normal, −1 for abnormal.
-        """
-        self.fit(X)
-        return np.where(self.training_scores_ >= self.offset_, 1, -1)
 
     def transform(self, X):
         """Standardised scores of all members.

@@ -164,7 +164,7 @@ def test_groups_of_one_clip_and_constant_scores():
             "b": [2.0, 2.0, 5.0, 5.0, 6.0, 6.0],
         }
     )
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="same score") as caught:
         ensemble = ScoreEnsemble([("a", FromColumn("a")), ("b", FromColumn("b"))]).fit(train)
     assert [str(warning.message) for warning in caught] == [
         f"Group section='{section}': member 'b' gives all training clips the same score; its "

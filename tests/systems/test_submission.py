@@ -128,7 +128,7 @@ def test_best_takes_the_decay_of_the_machine():
     params = make_submission("best", "valve").get_params()
     assert params["ranks__pooling__r"] == DECAY["valve"] == 0.46
     assert params["peaks__pooling__statistics"] == ("max",)
-    assert params["weights"] == (0.4, 0.3, 0.3)
+    assert params["weights"] == (0.4, 0.2, 0.4)
     assert make_submission("best", weights=(1, 3, 0)).weights == (1, 3, 0)
     assert set(DECAY) == {None, *MACHINES}
     assert set(_submission._TOP) == {None, *MACHINES}
@@ -180,4 +180,4 @@ def test_best_fits_a_machine(clips):
     ensemble.fit(train)
     scores = ensemble.score_samples(clips[clips.machine == "valve"])
     assert np.isfinite(scores).all()
-    np.testing.assert_allclose(ensemble.weights_, [0.4, 0.3, 0.3])
+    np.testing.assert_allclose(ensemble.weights_, [0.4, 0.2, 0.4])

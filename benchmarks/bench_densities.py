@@ -131,6 +131,10 @@ def bare_autoencoder(clips, seed, epochs):
             norm = nn.BatchNorm1d(n_out, eps=1e-3, momentum=0.01)
             layers += [nn.Linear(n_in, n_out), norm, nn.ReLU()]
         net = nn.Sequential(*layers, nn.Linear(128, 640))
+        for layer in net:
+            if isinstance(layer, nn.Linear):  # as Keras starts
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
         optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
         train = np.flatnonzero(clips["split"].iloc[rows] == "train")
         X = vectors[torch.from_numpy(train)].flatten(0, 1)

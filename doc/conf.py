@@ -14,6 +14,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.mathjax",
+    "matplotlib.sphinxext.plot_directive",
     "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
@@ -42,6 +43,13 @@ sphinx_gallery_conf = {
     "show_signature": False,
     "within_subsection_order": "FileNameSortKey",
 }
+
+# Figures of the user guide, made by scripts beside it.
+plot_html_show_source_link = False
+plot_html_show_formats = False
+plot_include_source = False
+plot_formats = ["png"]
+plot_basedir = str(Path(__file__).parent)
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"sk_asd {release}"

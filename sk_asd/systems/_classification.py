@@ -235,7 +235,7 @@ def make_sc_wav2vec(
         k-NN.
     budget : {"laptop", "report"}, default="laptop"
         ``"report"``: ECAPA-TDNN at its full width, 25 epochs;
-        ``"laptop"``: fewer bins, frames and channels, mixup,
+        ``"laptop"``: a quarter of the channels, mixup,
         for at most 45 minutes of training on 2 cores.
     model : str, path or nn.Module, default="small"
         Where the features come from; see :class:`~sk_asd.features.Wav2Vec`. The report takes the

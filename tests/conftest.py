@@ -9,6 +9,11 @@ import pytest
 from sk_asd.datasets._audio import write_audio
 
 
+def pytest_configure():
+    # Each worker of xdist has a core; the libraries of workers read this when they are loaded.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session")
 def real_data():
     """Folder of the real recordings, or a skip where they are not at hand."""

@@ -55,12 +55,13 @@ def test_planted_weights_are_found(planted):
         "auc_source",
         "auc_target",
         "pauc",
-        dcase_scorer,
-        functools.partial(dcase_scorer, rules=2020),
+        pytest.param(dcase_scorer, id="scorer"),
+        pytest.param(functools.partial(dcase_scorer, rules=2020), id="scorer of 2020"),
         "roc_auc",
-        lambda estimator, X, y: estimator.score_samples(X[1:5])[y[1:5] == 1].mean(),
+        pytest.param(
+            lambda estimator, X, y: estimator.score_samples(X[1:5])[y[1:5] == 1].mean(), id="own"
+        ),
     ],
-    ids=str,
 )
 def test_the_same_as_grid_search(clips, scoring):
     """Computed at once or one by one, the scores are those of GridSearchCV."""

@@ -106,7 +106,9 @@ def run_all(folder, clips, settings, n_jobs, progress):
         rows = rows.reset_index(drop=True)
         whole, parts = make_parts(settings.system, settings.options, machine)
         machines[machine] = whole, list(parts), rows
-        tasks += [(machine, name, part, rows) for name, part in parts.items()]
+        # No network is to learn which folder a clip is from.
+        known = rows.drop(columns="data")
+        tasks += [(machine, name, part, known) for name, part in parts.items()]
     left = [task for task in tasks if not folder.scores(*task[:2]).exists()]
     if len(left) < len(tasks):
         progress(f"{len(tasks) - len(left)} of {len(tasks)} parts are done already")
@@ -119,7 +121,8 @@ def run_all(folder, clips, settings, n_jobs, progress):
     )
     tests, scores, choices = [], [], []
     for machine, (whole, parts, rows) in machines.items():
-        found, chosen = finish_machine(folder, machine, whole, parts, rows, settings)
+        known = rows.drop(columns="data")
+        found, chosen = finish_machine(folder, machine, whole, parts, known, settings)
         tests.append(rows.loc[found.index])
         scores.append(found)
         choices += chosen

@@ -60,10 +60,8 @@ class RunFolder:
         except filelock.Timeout:
             raise ValueError(f"--out {self.path}: another sk-asd run is at work there.") from None
         try:
-            known = path.exists()
-            if known:
-                self._check(manifest)
-            else:
+            known = path.exists() and self._check(manifest)
+            if not known:
                 with self.writing(path) as temporary:
                     temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             yield known
@@ -71,6 +69,7 @@ class RunFolder:
             lock.release()
 
     def _check(self, manifest):
+        """Whether the manifest in the folder is this one; raise where it is that of another run."""
         try:
             found = json.loads((self.path / _MANIFEST).read_text(encoding="utf-8"))
             same = found["format"] == _FORMAT
@@ -80,6 +79,8 @@ class RunFolder:
             raise ValueError(f"{self.path / _MANIFEST} is no manifest of `sk-asd run`.")
         differing = differences(found, json.loads(json.dumps(manifest)))
         if differing:
+            if not self._is_begun():
+                return False
             raise ValueError(
                 f"--out {self.path} holds another run: {'; '.join(differing)}. Choose another "
                 "folder, or take back what has changed."
@@ -92,6 +93,11 @@ class RunFolder:
                 "another folder to be sure.",
                 stacklevel=2,
             )
+        return True
+
+    def _is_begun(self):
+        """Whether anything has been trained."""
+        return any(any((self.path / name).rglob("*.*")) for name in ("models", "parts"))
 
     def model(self, machine, part=None):
         """Path of the model of a machine, or of a part of it."""

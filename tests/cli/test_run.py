@@ -281,6 +281,14 @@ class TestRefusedFolders:
         assert message in err
         assert {n: (finished[0] / n).stat().st_mtime_ns for n in done(finished[0])} == before
 
+    def test_a_run_in_which_nothing_was_done_is_none(self, run, dev, tmp_path):
+        out = tmp_path / "run"
+        argv = ["run", dev, *POOLING, "--out", out, "--quiet"]
+        assert run(*argv, "--duration", "0.00001")[0] == 2
+        assert done(out) == {"manifest.json"}
+        assert run(*argv)[0] == 0
+        assert "duration" not in json.loads((out / "manifest.json").read_text())["parameters"]
+
     def test_other_recordings(self, run, dev, finished, tmp_path):
         data = tmp_path / "data"
         shutil.copytree(dev, data)  # times of modification are kept

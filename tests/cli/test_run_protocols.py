@@ -101,6 +101,16 @@ class TestEvaluationData:
         assert not (out / "comparison.csv").exists()
         assert "AITHU report" not in (out / "report.html").read_text()
 
+    def test_nothing_learns_which_folder_a_clip_is_from(self, run, both, tmp_path):
+        out = tmp_path / "run"
+        argv = [*FEATURES, "--feature", "logmel", "--n-frames", "8", "--epochs", "1"]
+        argv = ["run", both, "--system", "sc", *argv, "--out", out, "--quiet"]
+        assert run(*argv)[0] == 0
+        model, _ = load_model(out / "models" / "fan.joblib")
+        classes = [str(label) for label in model["embedder"].classes_]
+        assert len(classes) > 1
+        assert not [label for label in classes if "_data" in label]
+
     def test_ground_truth_may_come_later(self, run, both, ground_truth, tmp_path):
         out = tmp_path / "run"
         argv = ["run", both, *POOLING, "--out", out]

@@ -5,6 +5,7 @@ Nothing heavy is imported at module level, so that ``--help`` answers at once.
 
 import argparse
 import contextlib
+import csv
 import io
 import math
 import os
@@ -15,6 +16,7 @@ import warnings
 from pathlib import Path
 
 N_SHOWN = 5  # names listed in an error message
+NO_TEXT = "surrogateescape"  # what becomes of file names that are no valid UTF-8
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -64,8 +66,8 @@ def nonzero_int(text):
 
 
 def one_line(message):
-    """Text without line breaks."""
-    return " ".join(str(message).split())
+    """Text without line breaks, nor anything else that moves the cursor."""
+    return printable(" ".join(str(message).split()))
 
 
 @contextlib.contextmanager
@@ -277,7 +279,17 @@ def format_table(columns, rows):
 def _text(cell):
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
-    return f"{cell:.2f}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.2f}" if isinstance(cell, float) else printable(str(cell))
+
+
+def printable(text):
+    r"""Text with ``\x`` in the place of line breaks and of all else that moves the cursor.
+
+    A file may be called anything.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def write_csv(table, path):
@@ -285,4 +297,18 @@ def write_csv(table, path):
     from sk_asd.datasets._audio import replacing
 
     with replacing(path) as temporary:
-        table.to_csv(temporary, index=False, lineterminator="\n")
+        to_csv(table, temporary)
+
+
+def to_csv(table, path):
+    """Write a DataFrame as csv that is read back as it was, whatever files are called."""
+    text = [table[column] for column in table if table[column].dtype.kind not in "biuf"]
+    # pandas does not quote a carriage return, and takes it for the end of a line.
+    odd = any("\r" in str(value) for column in text for value in column)
+    table.to_csv(
+        path,
+        index=False,
+        lineterminator="\n",
+        quoting=csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL,
+        errors=NO_TEXT,
+    )

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 
 from sk_asd.cli._common import (
+    NO_TEXT,
     Progress,
     add_command,
     add_machine,
@@ -93,13 +94,14 @@ def read_scores(path):
 
     try:
         # As text: "NA" may well be the name of a machine, and float() reads every digit.
-        scores = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        scores = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors=NO_TEXT)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise ValueError(f"{path} is no csv file of scores: {error}") from error
     missing = [column for column in ("path", "score") if column not in scores.columns]
     if missing:
         raise ValueError(
-            f"{path} lacks the column {' and '.join(missing)}; it has {', '.join(scores.columns)}."
+            f"{path} is no csv file of scores: it lacks the column {' and '.join(missing)}; it has "
+            f"{', '.join(scores.columns)}."
         )
     for column in {"score", "threshold"}.intersection(scores.columns):
         scores[column] = [

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from sk_asd.cli._common import relative_paths
+from sk_asd.cli._common import NO_TEXT, relative_paths
 from sk_asd.cli._models import load_model, save_model
 from sk_asd.cli._run_known import KnownDomains, KnownScores
 from sk_asd.cli._run_parts import (
@@ -69,7 +69,7 @@ def finish_machine(folder, machine, whole, names, clips, run):
 def _read(path, clips, root):
     """Scores of a part, with the index of the clips."""
     # As text: float() reads every digit.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors=NO_TEXT)
     if table.pop("path").tolist() != relative_paths(clips, root):
         raise ValueError(f"{path} is not about the recordings in {root}: delete it.")
     return table.map(lambda text: float(text or "nan")).set_index(clips.index)

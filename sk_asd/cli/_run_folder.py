@@ -7,6 +7,7 @@ import os
 import warnings
 from pathlib import Path
 
+from sk_asd.cli._common import to_csv
 from sk_asd.cli._models import versions
 
 _FORMAT = "sk_asd run 1"
@@ -137,7 +138,7 @@ class RunFolder:
     def write_csv(self, table, path):
         """Write a table as csv."""
         with self.writing(path) as temporary:
-            table.to_csv(temporary, index=False, lineterminator="\n")
+            to_csv(table, temporary)
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import os
 import re
+import stat
 import uuid
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,7 @@ _HEADERLESS = {"raw"}
 _SHORT_CHUNK = re.compile(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
 # Writers that stream do not know the size yet and leave the largest one in the header.
 _STREAMED = 0x7FFFF000
+_PLAUSIBLE = 2**24  # values that memory is reserved for without a look
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
 
@@ -94,19 +96,33 @@ def open_audio(path):
         If the file cannot be decoded.
     """
     path = os.fspath(path)
+    _check_file(path)
+    # soundfile encodes text itself, but not names that are no valid UTF-8.
+    name = path if os.name == "nt" else os.fsencode(path)
     try:
-        with sf.SoundFile(path) as file:
+        with sf.SoundFile(name) as file:
             yield file, _missing_frames(file)
     except sf.SoundFileError as error:
-        if not os.path.exists(path):
-            raise FileNotFoundError(f"No such sound file: {path}") from None
-        if os.path.isdir(path):
-            raise IsADirectoryError(f"Expected a sound file, found a folder: {path}") from None
         if not os.access(path, os.R_OK):
             raise PermissionError(f"No permission to read the sound file: {path}") from None
         reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
         size = os.path.getsize(path)
         raise ValueError(f"Cannot read the sound file {path} ({size} bytes): {reason}.") from error
+
+
+def _check_file(path):
+    """Raise unless it is a file."""
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        raise FileNotFoundError(f"No such sound file: {path}") from None
+    except ValueError as error:
+        raise ValueError(f"{path!r} is no name of a sound file: {error}.") from None
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(f"Expected a sound file, found a folder: {path}")
+    if not stat.S_ISREG(mode):
+        # Opening a pipe would wait until somebody writes to it.
+        raise ValueError(f"Expected a sound file, found a pipe or device: {path}")
 
 
 def audio_info(path):
@@ -170,7 +186,10 @@ def read_audio(path, *, channel=0, start=0, frames=-1):
             raise ValueError(f"{path} has {file.frames} samples; cannot start at sample {start}.")
         available = file.frames - start
         expected = available if frames < 0 else min(frames, available)
-        if start:
+        large = expected * file.channels > _PLAUSIBLE
+        if large:
+            file.seek(start + expected - 1)  # raises where the header lies: no memory for that
+        if start or large:
             file.seek(start)
         y = file.read(expected, dtype="float32", always_2d=True)
         missing = max(missing, expected - len(y))

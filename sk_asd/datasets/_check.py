@@ -30,6 +30,7 @@ PROBLEMS = (
 _MIN_RUN = 3  # samples in a row at the rail that make a flat top
 _MIN_PEAK = 0.05  # quieter clips have flat tops by quantisation
 _NEAR = 0.01  # the band below the rail, as a part of it
+_BLOCK = 2**22  # values of a file that are in memory at a time
 
 
 class _Clip(NamedTuple):
@@ -58,7 +59,8 @@ def check_clips(
 ):
     """Read every recording of a clip table and report what is wrong with it.
 
-    Clips are decoded in threads, one clip at a time in each, so that memory stays small.
+    Clips are decoded in threads, one clip at a time in each, and long ones piece by piece, so that
+    memory stays small.
 
     Parameters
     ----------
@@ -155,61 +157,107 @@ def _names(clips):
 
 def _examine(sound, sr, silence_db, clip_fraction):
     """Read one clip and look at it alone."""
-    findings = []
     if isinstance(sound, np.ndarray | list | tuple):
         y = np.asarray(sound)
         sr = None if pd.isna(sr) else int(sr)
         if y.ndim != 1 or y.dtype.kind not in "fiu":
             detail = f"expected a 1-D array of numbers, found shape {y.shape}, dtype {y.dtype}"
             return _Clip([("unreadable", detail)])
-        y = y.astype(np.float32, copy=False)[:, None]
+        blocks = [y.astype(np.float32, copy=False)[:, None]]
+        seen = _Summary(blocks)
     else:
         try:
-            y, sr, problem = _decode(sound)
+            sr, promised, seen, blocks = _decode(sound)
         except (OSError, ValueError, TypeError) as error:
             return _Clip([("unreadable", str(error))])
-        if problem is not None:
-            return _Clip([problem])
-    n_samples, n_channels = y.shape
-    clip = _Clip(findings, sr, n_channels, n_samples)
-    if n_samples == 0:
-        findings.append(("unreadable", "the clip holds no samples"))
+        if seen is None or seen.n_samples < promised:
+            found = "the last ones" if seen is None else f"{promised - seen.n_samples}"
+            detail = f"the header promises {promised} samples, {found} are missing"
+            return _Clip([("truncated", detail)])
+    clip = _Clip([], sr, seen.n_channels, seen.n_samples)
+    if seen.n_samples == 0:
+        clip.findings.append(("unreadable", "the clip holds no samples"))
         return clip._replace(n_samples=None)
-    n_bad = y.size - np.isfinite(y).sum()
-    if n_bad:
-        findings.append(("nan", f"{n_bad} of {y.size} samples are NaN or infinite"))
+    size = seen.n_samples * seen.n_channels
+    if seen.n_bad:
+        clip.findings.append(("nan", f"{seen.n_bad} of {size} samples are NaN or infinite"))
         return clip
-    rms = np.sqrt(np.mean((y - y.mean(axis=0)) ** 2, dtype=np.float64))
-    level = 20 * np.log10(max(rms, 1e-30))
+    level = 20 * np.log10(max(seen.rms, 1e-30))
     if level <= silence_db:
-        shown = f"RMS {level:.1f} dB of full scale" if rms > 1e-30 else "all samples are equal"
-        findings.append(("silent", shown))
+        shown = f"RMS {level:.1f} dB of full scale" if seen.rms > 1e-30 else "all samples are equal"
+        clip.findings.append(("silent", shown))
         return clip
-    flat = max(_flat_fraction(channel) for channel in y.T)
+    flat = max(_flat_fractions(blocks, seen))
     if flat > clip_fraction:
-        findings.append(("clipped", f"{flat:.2%} of the samples are in flat tops"))
-    digest = hashlib.blake2b(np.ascontiguousarray(y), digest_size=16).digest()
-    return clip._replace(digest=digest)
+        clip.findings.append(("clipped", f"{flat:.2%} of the samples are in flat tops"))
+    return clip._replace(digest=seen.digest)
 
 
 def _decode(path):
-    """Samples of all channels, the rate, and a pair of problem and detail if the end is missing."""
+    """Read a file; long ones piece by piece, so that they are never in memory as a whole.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Returns
+    -------
+    sr, promised : int
+        Sample rate, and samples that the header promises.
+    seen : _Summary or None
+        Of what there is; None where a compressed file breaks off.
+    blocks : iterable
+        The samples of shape (n_samples, n_channels), to be gone through once more.
+    """
+    info = audio_info(path)
+    promised = info.frames + info.missing
     try:
-        with open_audio(path) as (file, missing):
-            promised = file.frames + missing
-            y, sr = file.read(dtype="float32", always_2d=True), file.samplerate
+        first = next(_blocks(path), np.empty((0, info.channels), np.float32))
+        if len(first) == promised:
+            return info.sr, promised, _Summary([first]), [first]
+        return info.sr, promised, _Summary(_blocks(path)), _blocks(path)
     except ValueError:
         # Compressed formats break off with an error. Where the last sample is out of reach, too,
         # the rest of the file is missing; else only a part of it is corrupt.
-        info = audio_info(path)
         if _is_readable(path, info.frames - 1):
             raise
-        detail = f"the header promises {info.frames} samples, the last ones are missing"
-        return None, info.sr, ("truncated", detail)
-    if len(y) == promised:
-        return y, sr, None
-    detail = f"the header promises {promised} samples, {promised - len(y)} are missing"
-    return y, sr, ("truncated", detail)
+        return info.sr, info.frames, None, None
+
+
+def _blocks(path):
+    """Samples of all channels, piece by piece."""
+    with open_audio(path) as (file, _):
+        n = max(1, _BLOCK // file.channels)
+        while len(y := file.read(n, dtype="float32", always_2d=True)):
+            yield y
+
+
+class _Summary:
+    """What one pass over the blocks of a clip tells."""
+
+    def __init__(self, blocks):
+        self.n_samples = self.n_channels = self.n_bad = 0
+        self.highest = self.lowest = None
+        digest, mean, squares = hashlib.blake2b(digest_size=16), 0.0, 0.0
+        for y in blocks:
+            n, self.n_channels = y.shape
+            self.n_bad += y.size - np.count_nonzero(np.isfinite(y))
+            self.n_samples += n
+            if self.n_bad or n == 0:
+                continue
+            digest.update(np.ascontiguousarray(y))
+            high, low = y.max(axis=0), y.min(axis=0)
+            first = self.highest is None
+            self.highest = high if first else np.maximum(self.highest, high)
+            self.lowest = low if first else np.minimum(self.lowest, low)
+            own = y.mean(axis=0)
+            squares += np.sum((y - own) ** 2, axis=0, dtype=np.float64)
+            step = own.astype(np.float64) - mean  # to the mean of what came before
+            squares += step**2 * n * (self.n_samples - n) / self.n_samples
+            mean += step * n / self.n_samples
+        self.digest = digest.digest()
+        self.rms = np.sqrt(np.mean(squares) / max(1, self.n_samples))
 
 
 def _is_readable(path, sample):
@@ -220,21 +268,36 @@ def _is_readable(path, sample):
         return False
 
 
-def _flat_fraction(y):
-    """Fraction of samples in flat tops at the extremes of one channel."""
-    n_flat = 0
-    for sign in (1, -1):
-        rail = np.max(sign * y)
-        if rail < _MIN_PEAK:
-            continue
-        at_rail = sign * y >= rail - 2**-15
-        n_near = np.count_nonzero(sign * y >= rail * (1 - _NEAR)) - np.count_nonzero(at_rail)
-        if np.count_nonzero(at_rail) < n_near / 2:
-            continue
-        edges = np.flatnonzero(np.diff(at_rail, prepend=False, append=False))
-        runs = edges[1::2] - edges[::2]
-        n_flat += runs[runs >= _MIN_RUN].sum()
-    return n_flat / len(y)
+def _flat_fractions(blocks, seen):
+    """Fraction of samples in flat tops at the extremes of every channel."""
+    rails = [
+        (channel, sign, rail)
+        for sign, extremes in ((1, seen.highest), (-1, -seen.lowest))
+        for channel, rail in enumerate(extremes)
+        if rail >= _MIN_PEAK
+    ]
+    counts = np.zeros((3, len(rails)), dtype=int)  # at the rail, below it, in flat tops
+    runs = [0] * len(rails)  # samples at the rail up to the end of the block
+    for y in blocks:
+        for i, (channel, sign, rail) in enumerate(rails):
+            values = sign * y[:, channel]
+            at_rail = values >= rail - 2**-15
+            n_at = np.count_nonzero(at_rail)
+            n_near = np.count_nonzero(values >= rail * (1 - _NEAR)) - n_at
+            # What was open at the end of the block before is closed here, or goes on.
+            open_run = min(runs[i], _MIN_RUN)
+            at_rail = np.concatenate([np.ones(open_run, dtype=bool), at_rail])
+            edges = np.flatnonzero(np.diff(at_rail, prepend=False, append=False))
+            lengths = edges[1::2] - edges[::2]
+            n_flat = lengths[lengths >= _MIN_RUN].sum()
+            n_flat -= open_run if open_run == _MIN_RUN else 0  # counted before
+            counts[:, i] += n_at, n_near, n_flat
+            runs[i] = int(lengths[-1]) if len(lengths) and at_rail[-1] else 0
+    fractions = [0.0] * seen.n_channels
+    for (channel, _, _), (n_at, n_near, n_flat) in zip(rails, counts.T):
+        if n_at >= n_near / 2:
+            fractions[channel] += n_flat / seen.n_samples
+    return fractions
 
 
 def _compare_rates(seen, sr, findings):

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import lzma
 import shutil
 import stat
+import struct
 import time
 import zipfile
 import zlib
@@ -12,6 +14,11 @@ _TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
 _PIECE = 2**16  # what a broken connection loses at most
 _LONGEST_WAIT = 120
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# What zipfile raises: a version, a method, a name or a number that makes no sense.
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(NotImplementedError, UnicodeError, OverflowError),
+)
 
 
 def get_json(url, *, n_retries, delay):
@@ -206,7 +213,10 @@ def unpack(archive, folder):
                     )
             check_space(folder, sum(member.file_size for member in zipped.infolist()), archive)
             zipped.extractall(folder)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (*_BROKEN, OSError) as error:
+        # zipfile asks for places that no file has.
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         archive.unlink()
         raise ValueError(
             f"{archive} is broken and was deleted: {error}. Run again to download it anew."

@@ -46,7 +46,8 @@ def load_clips(root, *, layout="auto", on_unknown="error", ground_truth=None):
     """Make a clip table from a folder of recordings.
 
     Only names are read, no sound. Every file with the suffix of a sound format that soundfile reads
-    (wav, flac, …) is a clip; hidden files and folders and all other files are ignored.
+    (wav, flac, …) is a clip; hidden files and folders and all other files are ignored. Links are
+    followed, but not in a circle.
 
     Parameters
     ----------
@@ -157,8 +158,15 @@ def _audio_files(root):
         raise NotADirectoryError(f"Expected a folder of recordings, found a file: {root}")
     suffixes = audio_suffixes()
     files = []
+    above = {str(root): {_identity(root)}}  # a link to one of these leads round and round
     for folder, subfolders, names in os.walk(root, followlinks=True):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        ways, kept = above.pop(folder), []
+        for name in subfolders:
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and (identity := _identity(path)) not in ways:
+                above[path] = ways | {identity}
+                kept.append(name)
+        subfolders[:] = kept
         files += [
             Path(folder, name)
             for name in names
@@ -170,6 +178,12 @@ def _audio_files(root):
             f"such as .wav or .flac."
         )
     return sorted(files, key=lambda path: path.parts)
+
+
+def _identity(folder):
+    """What tells a folder from all others, whatever way leads to it."""
+    stat = os.stat(folder)
+    return stat.st_dev, stat.st_ino
 
 
 def _read_rows(files, root, layout):

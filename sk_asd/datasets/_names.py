@@ -45,10 +45,11 @@ _WORDS = {
     "machine": "kind",
     "noise": "kind",
 }
-_ID_NAME = re.compile(r"(?:(normal|anomaly)_)?id_(\d+)_(\d+)")
-_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?")
+_DIGITS = re.compile(r"[0-9]{1,18}")  # as many as 64 bits hold
+_ID_NAME = re.compile(rf"(?:(normal|anomaly)_)?id_({_DIGITS.pattern})_({_DIGITS.pattern})")
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _GLUED = re.compile(r"([A-Za-z][A-Za-z-]*)(\d+(?:\.\d+)?)|([A-Z][a-z]+)([A-Z])")  # spd1000, BckgA
-_QUANTITY = re.compile(r"([+-]?\d+(?:\.\d+)?)([A-Za-z%]*)")
+_QUANTITY = re.compile(r"([+-]?\d{1,18}(?:\.\d+)?)([A-Za-z%]*)", re.ASCII)
 
 # Names an attribute column must not take.
 _TAKEN = RESERVED | {"path", "audio", "sr", "machine", "section", "domain", "split", "label"}
@@ -113,11 +114,11 @@ def parse_name(name):
         return ClipName(f"{int(section):02d}", None, None, label, int(index), {})
 
     head, *tokens = stem.split("_")
-    if head != "section" or len(tokens) < 2 or not tokens[0].isdecimal():
+    if head != "section" or len(tokens) < 2 or not _DIGITS.fullmatch(tokens[0]):
         return None
     section, *tokens = tokens
     found = {}
-    while tokens and not tokens[0].isdecimal():
+    while tokens and not _DIGITS.fullmatch(tokens[0]):
         word = tokens.pop(0)
         role = _WORDS.get(word)
         if role is None or role in found:
@@ -192,7 +193,8 @@ def column_name(key):
 def typed_column(values, index=None):
     """Turn the values of one attribute into numbers where every one is a number.
 
-    A unit after the number is dropped if all values have the same.
+    A unit after the number is dropped if all values have the same. Values of more than 18 digits,
+    such as serial numbers, stay text.
 
     Parameters
     ----------

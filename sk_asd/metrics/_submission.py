@@ -13,6 +13,7 @@ from sk_asd.metrics._dcase import DOMAINS, _aligned, _year, is_test
 from sk_asd.utils._containers import column_of
 
 _N_SHOWN = 3
+_NO_TEXT = "surrogateescape"  # what becomes of file names that are no valid UTF-8
 
 
 def write_submission(clips, scores, decisions, folder, *, rules=2022):
@@ -100,10 +101,14 @@ def write_submission(clips, scores, decisions, folder, *, rules=2022):
             path = folder / f"{column}_{tail}.csv"
             with (
                 replacing(path) as temporary,
-                open(temporary, "w", newline="", encoding="utf-8") as stream,
+                open(temporary, "w", newline="", encoding="utf-8", errors=_NO_TEXT) as stream,
             ):
                 values = rows[column].tolist()  # Python's numbers, written so that they read back
-                csv.writer(stream, lineterminator="\n").writerows(zip(rows["name"], values))
+                # The reader takes a carriage return without quotes for the end of a line.
+                odd = any("\r" in name for name in rows["name"])
+                quoting = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
+                writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+                writer.writerows(zip(rows["name"], values))
             written.append(path)
     return written
 
@@ -218,7 +223,7 @@ def _groups(table, year):
 def _read_file(path, clips):
     """Values of one file, with the index of its clips."""
     found = {}
-    with open(path, newline="", encoding="utf-8-sig") as stream:
+    with open(path, newline="", encoding="utf-8-sig", errors=_NO_TEXT) as stream:
         for line, row in enumerate(csv.reader(stream), 1):
             if row:
                 name, value = _read_row(path, line, row)

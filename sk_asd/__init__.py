@@ -9,9 +9,11 @@ from sk_asd._version import __version__
 
 _SUBPACKAGES = (
     "datasets",
+    "decisions",
     "detectors",
     "embedders",
     "ensemble",
+    "export",
     "features",
     "inspection",
     "metrics",
@@ -19,14 +21,24 @@ _SUBPACKAGES = (
     "networks",
     "systems",
     "utils",
+    "watching",
 )
 
-__all__ = ["__version__", *_SUBPACKAGES]
+# Functions of the package itself, and where they are.
+_FUNCTIONS = {
+    "export_onnx": "sk_asd.export",
+    "load": "sk_asd._persistence",
+    "save": "sk_asd._persistence",
+}
+
+__all__ = ["__version__", *_FUNCTIONS, *_SUBPACKAGES]
 
 
 def __getattr__(name):
     if name in _SUBPACKAGES:
         return importlib.import_module(f"sk_asd.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(_FUNCTIONS[name]), name)
     raise AttributeError(f"module 'sk_asd' has no attribute {name!r}")
 
 

@@ -3,57 +3,56 @@
 import json
 import pickle
 import pickletools
-import platform
 import warnings
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
-from sk_asd import __version__
+from sk_asd import _persistence
+from sk_asd._versions import VersionWarning, differing, mismatch, versions
 
 _FORMAT = "sk_asd model 1"
-_PACKAGES = ("numpy", "scikit-learn", "torch", "skorch")
+_SAFE = ".skasd"
 TRUST = (
     "A model file is a pickle (joblib), and loading one can run any code: load only model files\n"
-    "from a source you trust."
+    "from a source you trust. Not so one whose name ends in .skasd when it is written: it is in\n"
+    "the format of sk_asd.save, and loading it runs nothing."
 )
 
 
-def versions():
-    """Versions of Python and of the packages that a pickled model depends on."""
-    return {
-        "sk_asd": __version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in _PACKAGES},
-    }
-
-
-def save_model(path, pipeline, *, options, sections):
+def save_model(path, pipeline, *, options, sections, adapted=None):
     """Write a model file; it appears under its name only when it is complete.
 
     Parameters
     ----------
     path : str or path-like
-        The file.
+        The file; with the suffix ``.skasd`` in the format of :func:`sk_asd.save`, else a pickle.
     pipeline : Pipeline
         The fitted system.
     options : dict
         Options it was made with.
     sections : dict of str to list of str
         Sections of each machine it was trained on.
+    adapted : list of dict, default=None
+        What it has learnt since, by ``sk-asd adapt``.
     """
+    about = {"options": options, "sections": sections}
+    if adapted:
+        about["adapted"] = adapted
+    if Path(path).suffix == _SAFE:
+        _persistence.write(pipeline, path, about)
+        return
     import joblib
 
     from sk_asd.datasets._audio import replacing
 
-    header = {"format": _FORMAT, "versions": versions(), "options": options, "sections": sections}
+    header = {"format": _FORMAT, "versions": versions(), **about}
     with replacing(path) as temporary:
         # The header comes first and as text, so that it can be read without unpickling.
         joblib.dump({"header": json.dumps(header), "pipeline": pipeline}, temporary)
 
 
 def read_header(path):
-    """Read what a model file says about itself, without unpickling anything.
+    """Read what a model file says about itself, without loading the model.
 
     Parameters
     ----------
@@ -63,7 +62,8 @@ def read_header(path):
     Returns
     -------
     dict
-        ``format``, ``versions``, ``options`` and ``sections``.
+        ``format``, ``versions``, ``options`` and ``sections``; the last two are empty where
+        :func:`sk_asd.save` wrote the file. And ``adapted``, if it has learnt since.
 
     Raises
     ------
@@ -72,6 +72,8 @@ def read_header(path):
     ValueError
         If it is no model file.
     """
+    if _is_safe(path):
+        return {"options": {}, "sections": {}, **_persistence.read_header(path)}
     with Path(path).open("rb") as file:
         try:
             texts = (arg for _, arg, _ in islice(pickletools.genops(file), 20))
@@ -82,6 +84,12 @@ def read_header(path):
         except (ValueError, KeyError, TypeError, UnicodeError, pickle.UnpicklingError):
             pass
     raise ValueError(f"{path} is no model file of `sk-asd train`.")
+
+
+def _is_safe(path):
+    with Path(path).open("rb") as file:
+        start = file.read(len(_persistence.SIGNATURE))
+    return start == _persistence.SIGNATURE
 
 
 def load_model(path):
@@ -104,31 +112,27 @@ def load_model(path):
     OSError, ValueError
         If it cannot be read; where versions differ, the message says which.
     """
+    if _is_safe(path):
+        pipeline, header = _persistence.read(path)
+        return pipeline, {"options": {}, "sections": {}, **header}
     import joblib
     from sklearn.exceptions import InconsistentVersionWarning
 
     header = read_header(path)
-    here = versions()
-    differing = ", ".join(
-        f"{name} {then} (here {here[name]})"
-        for name, then in header["versions"].items()
-        if here.get(name) != then
-    )
+    found = differing(header["versions"])
     try:
         with warnings.catch_warnings():
             # One line about versions, below, instead of one per estimator.
             warnings.simplefilter("ignore", InconsistentVersionWarning)
+            warnings.simplefilter("ignore", VersionWarning)
             pipeline = joblib.load(path)["pipeline"]
     except Exception as error:
-        reason = f"it was written with {differing}" if differing else "the file is damaged"
+        reason = f"it was written with {found}" if found else "the file is damaged"
         raise ValueError(
             f"Cannot load the model {path}: {reason} ({type(error).__name__}: {error})."
         ) from error
-    if differing:
-        warnings.warn(
-            f"{path} was written with {differing}: its scores may differ. Train anew to be sure.",
-            stacklevel=2,
-        )
+    if found:
+        warnings.warn(mismatch(path, found), VersionWarning, stacklevel=2)
     return pipeline, header
 
 

@@ -8,13 +8,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_asd.embedders._heads import LOSSES, ClassificationHead, HeadsLoss, RegressionHead
 from sk_asd.embedders._net import EmbeddingNet
 from sk_asd.networks import ECAPATDNN, BinStandardizer, Cnn6, MobileFaceNet
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context

@@ -5,13 +5,14 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_consistent_length, check_is_fitted, column_or_1d
 from torch import nn
 
 from sk_asd.embedders._net import EmbeddingNet
 from sk_asd.networks import BinStandardizer, Cnn6
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled
 from sk_asd.utils._labels import clip_labels
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device

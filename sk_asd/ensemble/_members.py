@@ -6,6 +6,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, get_tags
 
+from sk_asd._versions import VersionStamp
 from sk_asd.ensemble._memory import call_once
 from sk_asd.utils._containers import take_clips
 from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
@@ -117,7 +118,7 @@ def fit_named(name, member, X, folds, memory, key):
         fitted, scores = call_once(memory, key, fit_member, member, X, folds)
     except ValueError as error:
         raise ValueError(f"Member {name!r}: {error}") from error
-    return fitted, _finite(scores, name)
+    return fitted, finite(scores, name)
 
 
 def score_named(name, member, X, memory, key):
@@ -132,10 +133,11 @@ def score_named(name, member, X, memory, key):
         scores = call_once(memory, key, scores_of, member, X)
     except ValueError as error:
         raise ValueError(f"Member {name!r}: {error}") from error
-    return _finite(scores, name)
+    return finite(scores, name)
 
 
-def _finite(scores, name):
+def finite(scores, name):
+    """Scores of a member as an array, if all are finite."""
     scores = np.asarray(scores, dtype=float)
     bad = ~np.isfinite(scores)
     if bad.any():
@@ -146,7 +148,7 @@ def _finite(scores, name):
     return scores
 
 
-class NamedMembers(_BaseComposition):
+class NamedMembers(VersionStamp, _BaseComposition):
     """Base of estimators with the parameter `estimators`: pairs of a name and an outlier detector.
 
     Names work as in scikit-learn's ``VotingClassifier``: ``set_params(name=detector)``,

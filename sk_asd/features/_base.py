@@ -17,13 +17,14 @@ import numpy as np
 import pandas as pd
 import soxr
 import torch
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import ThreadpoolController
 
 from sk_asd.datasets._audio import audio_info, read_audio
 from sk_asd.features._cache import FeatureFile
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import check_clip_table, is_clip_table, plain, wrap
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 

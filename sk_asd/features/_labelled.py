@@ -4,11 +4,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.sparse import issparse
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import TransformerMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, wrap
 from sk_asd.utils._sklearn import HasMethods, _fit_context, _wrap_data_with_container
 

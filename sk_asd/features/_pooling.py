@@ -3,11 +3,12 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import TransformerMixin
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.features._labelled import KeepLabels
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled, wrap
 from sk_asd.utils._sklearn import Interval, _check_feature_names_in, _fit_context
 from sk_asd.utils._validation import check_features

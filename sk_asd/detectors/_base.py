@@ -3,9 +3,9 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_clip_table, plain
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
@@ -53,6 +53,10 @@ class BaseDetector(DecisionMixin, BaseEstimator):
                 f"All {X.shape[1]} features are constant over the {X.shape[0]} training clips: "
                 "there is nothing to learn from. Are the recordings silent or copies of one clip?"
             )
+        return self._learn(X)
+
+    def _learn(self, X):
+        """Fit to checked clips."""
         self.training_scores_ = np.asarray(self._fit(X), dtype=np.float64)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
         return self

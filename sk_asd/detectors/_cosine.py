@@ -3,10 +3,10 @@
 import numpy as np
 from sklearn.metrics.pairwise import paired_cosine_distances
 
-from sk_asd.detectors._base import BaseDetector
+from sk_asd.detectors._bank import BankDetector
 
 
-class CosineDetector(BaseDetector):
+class CosineDetector(BankDetector):
     """Cosine distance to the mean of the training clips (AITHU report, section 3.1.2).
 
     Parameters

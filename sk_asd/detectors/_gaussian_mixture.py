@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 
-from sk_asd.detectors._base import BaseDetector
+from sk_asd.detectors._bank import BankDetector
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 
-class GaussianMixtureDetector(BaseDetector):
+class GaussianMixtureDetector(BankDetector):
     r"""Log-likelihood under a Gaussian mixture.
 
     With ranking-pooled log-mel features this is TWFR-GMM [1]_.
@@ -64,7 +64,7 @@ class GaussianMixtureDetector(BaseDetector):
     """
 
     _parameter_constraints: dict = {
-        **BaseDetector._parameter_constraints,
+        **BankDetector._parameter_constraints,
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],

@@ -6,14 +6,14 @@ import numpy as np
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 
-from sk_asd.detectors._base import BaseDetector
+from sk_asd.detectors._bank import BankDetector
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 # Least density that a distance is divided by, relative to the mean density.
 _LEAST_DENSITY = 1e-6
 
 
-class KNNDetector(BaseDetector):
+class KNNDetector(BankDetector):
     """k-nearest-neighbour distance as anomaly score.
 
     Parameters
@@ -75,7 +75,7 @@ class KNNDetector(BaseDetector):
     """
 
     _parameter_constraints: dict = {
-        **BaseDetector._parameter_constraints,
+        **BankDetector._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
         "aggregation": [StrOptions({"mean", "max"})],
@@ -125,7 +125,6 @@ class KNNDetector(BaseDetector):
                 f"density_neighbors={k} needs at least {k + 2} training clips (each is scored "
                 f"without itself, the density of the others included), found n_samples = {n_clips}."
             )
-        self._clips = X
         distances, neighbors = self.neighbors_.kneighbors(n_neighbors=k + 1)
         self.density_ = distances[:, :k].mean(axis=1)
         # Density of a clip once the j-th of its neighbours has left and the next one moved up.
@@ -152,13 +151,19 @@ class KNNDetector(BaseDetector):
 
         chunks = pairwise_distances_chunked(
             X,
-            self._clips,
+            self._kept(),
             reduce_func=smallest,
             metric=self.metric,
             n_jobs=self.n_jobs,
             working_memory=64,
         )
         return self._aggregate(np.concatenate(list(chunks)))
+
+    def _keep(self, X):
+        pass  # neighbors_ does
+
+    def _kept(self):
+        return self.neighbors_._fit_X
 
     def _aggregate(self, distances):
         return -(distances.mean(axis=1) if self.aggregation == "mean" else distances[:, -1])

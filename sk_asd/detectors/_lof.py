@@ -4,12 +4,12 @@ from numbers import Integral
 
 from sklearn.neighbors import LocalOutlierFactor
 
-from sk_asd.detectors._base import BaseDetector
+from sk_asd.detectors._bank import BankDetector
 from sk_asd.detectors._knn import check_n_neighbors
 from sk_asd.utils._sklearn import Interval
 
 
-class LOFDetector(BaseDetector):
+class LOFDetector(BankDetector):
     """Local outlier factor [1]_, for new clips only.
 
     :class:`~sklearn.neighbors.LocalOutlierFactor` with ``novelty=True``; the scores of the training
@@ -53,7 +53,7 @@ class LOFDetector(BaseDetector):
     """
 
     _parameter_constraints: dict = {
-        **BaseDetector._parameter_constraints,
+        **BankDetector._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
         "n_jobs": [Integral, None],
@@ -80,6 +80,12 @@ class LOFDetector(BaseDetector):
             n_neighbors=self.n_neighbors, metric=self.metric, novelty=True, n_jobs=self.n_jobs
         ).fit(X)
         return self.lof_.negative_outlier_factor_
+
+    def _keep(self, X):
+        pass  # lof_ does
+
+    def _kept(self):
+        return self.lof_._fit_X
 
     def _score(self, X):
         return self.lof_.score_samples(X)

@@ -6,11 +6,11 @@ import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.covariance import empirical_covariance, ledoit_wolf_shrinkage, oas
 
-from sk_asd.detectors._base import BaseDetector
+from sk_asd.detectors._bank import BankDetector
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 
-class MahalanobisDetector(BaseDetector):
+class MahalanobisDetector(BankDetector):
     r"""Mahalanobis distance to the mean of the training clips.
 
     The covariance is shrunk toward a multiple of the identity,
@@ -64,7 +64,7 @@ class MahalanobisDetector(BaseDetector):
     """
 
     _parameter_constraints: dict = {
-        **BaseDetector._parameter_constraints,
+        **BankDetector._parameter_constraints,
         "shrinkage": [StrOptions({"ledoit_wolf", "oas"}), Interval(Real, 0, 1, closed="both")],
         "ridge": [Interval(Real, 0, None, closed="left")],
     }

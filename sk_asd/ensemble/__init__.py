@@ -1,5 +1,6 @@
 """Detectors made of detectors."""
 
+from sk_asd.ensemble._adapt import adapt
 from sk_asd.ensemble._cnn6_classifier import Cnn6Classifier
 from sk_asd.ensemble._domain_classifier import DomainClassifier
 from sk_asd.ensemble._domain_normalized import DomainNormalizedDetector
@@ -15,5 +16,6 @@ __all__ = [
     "GroupedDetector",
     "ScoreEnsemble",
     "ScoreEnsembleCV",
+    "adapt",
     "simplex_grid",
 ]

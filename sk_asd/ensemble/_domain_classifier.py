@@ -4,8 +4,8 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from joblib import Parallel
+from sklearn.base import ClassifierMixin, clone
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.utils import check_random_state
@@ -19,8 +19,10 @@ from sklearn.utils.validation import (
 
 from sk_asd.ensemble._cnn6_classifier import Cnn6Classifier
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, take_clips
 from sk_asd.utils._labels import clip_labels
+from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, _fit_context
 
 DOMAINS = ("source", "target")
@@ -170,9 +172,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         base = Cnn6Classifier(random_state=seed) if self.classifier is None else self.classifier
         rows = rows_by_group(groups)
         fitted = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_group)(
-                base, take_clips(X, r), codes[r], classes, self.cv, self.min_auc, seed
-            )
+            task(_fit_group, base, take_clips(X, r), codes[r], classes, self.cv, self.min_auc, seed)
             for r in rows.values()
         )
         self.classes_ = classes

@@ -5,7 +5,7 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -16,6 +16,7 @@ from sk_asd.ensemble._members import fit_member, is_frozen, scores_of
 from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
 from sk_asd.features import LogMel
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, take_clips
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
@@ -214,7 +215,13 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         detector = GroupedDetector(by=self.by) if self.detector is None else self.detector
         self.detector_, scores = fit_member(detector, X, None)
         self.domains_, codes = self._domains(X)
-        self.training_probability_ = self._fit_classifier(X, codes)
+        self._learn(scores, groups, codes, self._fit_classifier(X, codes))
+        return self
+
+    def _learn(self, scores, groups, codes, probability):
+        """Statistics and threshold, from the detector's scores of all training clips."""
+        self._raw, self._groups, self._codes = scores, groups, codes
+        self.training_probability_ = probability
         self._all = _mean_and_scale(scores, np.ones(len(scores)), 1.0)
         means, scales, _ = group_statistics(scores[:, np.newaxis], groups)
         self.means_, self.scales_ = {}, {}
@@ -223,9 +230,8 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
             shares = codes[rows] == 0, codes[rows] == 1
             domains = _by_domain(scores[rows], *shares, self.shrinkage, (pooled, None))
             self.means_[name], self.scales_[name] = np.transpose([pooled, *domains])
-        self.training_scores_ = self._standardize(scores, groups, self.training_probability_)
+        self.training_scores_ = self._standardize(scores, groups, probability)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
-        return self
 
     def score_samples(self, X):
         """Normality of clips, in units of the training scores of their domain.

@@ -1,15 +1,18 @@
 """One detector per section, machine or any other group of clips."""
 
+import copy
 from numbers import Real
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
-from sklearn.base import BaseEstimator, clone
+from joblib import Parallel
+from sklearn.base import clone
 from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.detectors import KNNDetector
+from sk_asd.detectors._bank import known_clips, scores_only_before
 from sk_asd.ensemble._groups import (
     ByColumns,
     labels_of,
@@ -19,8 +22,11 @@ from sk_asd.ensemble._groups import (
 )
 from sk_asd.ensemble._members import offset_of, scores_of, training_scores_of
 from sk_asd.ensemble._smote import fit_with_smote
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 
 
@@ -157,31 +163,72 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         over = None
         if self.over is not None and (self._labelled or column_of(X, self.over) is not None):
             over = labels_of(X, [self.over])
-        base = KNNDetector() if self.detector is None else self.detector
-        smote = self._smote(X)
-
         rows = rows_by_group(groups)
-        fitted = Parallel(n_jobs=self.n_jobs)(
-            delayed(_fit_group)(
-                base,
-                take_clips(features, r),
-                None if over is None else over[r],
-                self._describe(name),
-                smote,
-            )
-            for name, r in rows.items()
-        )
+        clips = {name: take_clips(features, r) for name, r in rows.items()}
+        fitted = self._fit_groups(clips, rows, over, self._smote(X))
         vars(self).pop("pooled_", None)  # of an earlier fit
-        self.training_groups_ = groups
-        self.detectors_, self.offsets_ = {}, {}
+        self.training_groups_, self._over = groups, over
+        self.detectors_, self.offsets_, self._own_offsets = {}, {}, {}
         self.training_scores_ = np.empty(_num_samples(features))
-        for (name, r), (detectors, scores, offset) in zip(rows.items(), fitted):
-            self.detectors_[name] = detectors if over is not None else detectors[None]
-            self.offsets_[name] = offset
-            self.training_scores_[r] = scores
+        self._store(fitted, rows)
         if self.unseen == "pool":
-            pooled, _, self._pooled_offset = _fit_group(base, features, None, "all clips")
-            self.pooled_ = pooled[None]
+            self._fit_pooled(features)
+        return self
+
+    @available_if(learns)
+    @_fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y=None):
+        """Learn further normal clips, also of new groups.
+
+        The result, ``training_scores_`` and thresholds included, is that of ``fit`` on all clips
+        together, those learnt before first. Groups without further clips stay as they are, with
+        thresholds that were set for them. There is this method where `detector` has it.
+
+        Parameters
+        ----------
+        X : DataArray, DataFrame or array-like
+            As in ``fit``, with the column `over`. The first call is ``fit``.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+            The fitted detector.
+
+        Raises
+        ------
+        ValueError
+            As ``fit``; the detector then is as it was.
+        """
+        if not hasattr(self, "detectors_"):
+            return self.fit(X)
+        features, groups = self._split(X, reset=False)
+        warn_of_anomalies(X, stacklevel=4)
+        if groups is None:
+            groups = one_group(features)
+        over = None if self._over is None else labels_of(X, [self.over])
+        # Any detector will do to check the values; a message about them names no group.
+        first = next(iter(self.detectors_.values()))
+        first = next(iter(first.values())) if isinstance(first, dict) else first
+        features = first._validate(features, reset=False)
+
+        new = copy.copy(self)
+        new.training_groups_ = np.concatenate([self.training_groups_, groups])
+        if over is not None:
+            new._over = np.concatenate([self._over, over])
+        rows = rows_by_group(new.training_groups_)
+        clips = {
+            name: np.concatenate([*self._known_clips(name), features[r]])
+            for name, r in rows_by_group(groups).items()
+        }
+        fitted = self._fit_groups(clips, rows, new._over, self._smote(X))
+        new.detectors_, new.offsets_ = dict(self.detectors_), dict(self.offsets_)
+        new.training_scores_ = np.concatenate([self.training_scores_, np.empty(len(features))])
+        new._store(fitted, rows)
+        if hasattr(self, "pooled_"):
+            new._fit_pooled(np.concatenate([known_clips(self.pooled_), features]))
+        vars(self).update(vars(new))
         return self
 
     def score_samples(self, X):
@@ -268,6 +315,56 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             scores[rows] = np.max([scores_of(member, clips) for member in members], axis=0)
             offsets[rows] = offset
         return scores, offsets
+
+    def _fit_groups(self, clips, rows, over, smote):
+        """Detectors, training scores and thresholds of the groups in `clips`."""
+        fitted = Parallel(n_jobs=self.n_jobs)(
+            task(
+                _fit_group,
+                self._base(),
+                clips[name],
+                None if over is None else over[rows[name]],
+                self._describe(name),
+                smote,
+            )
+            for name in clips
+        )
+        return dict(zip(clips, fitted))
+
+    def _store(self, fitted, rows):
+        for name, (detectors, scores, offset) in fitted.items():
+            self.detectors_[name] = detectors if self._over is not None else detectors[None]
+            self.offsets_[name] = offset
+            self.training_scores_[rows[name]] = scores
+        # Those that the parameters make, whatever is set later.
+        made = {name: offset for name, (_, _, offset) in fitted.items()}
+        self._own_offsets = {**self._own_offsets, **made}
+
+    def _fit_pooled(self, features):
+        pooled, _, self._pooled_offset = _fit_group(self._base(), features, None, "all clips")
+        self.pooled_ = pooled[None]
+
+    def _base(self):
+        return KNNDetector() if self.detector is None else self.detector
+
+    def _known_clips(self, name):
+        """Training clips of a group in a list; none if the group is new."""
+        if name not in self.detectors_:
+            return []
+        detectors = self.detectors_[name]
+        if self._over is None:
+            return [known_clips(detectors)]
+        rows = rows_by_group(self._over[rows_by_group(self.training_groups_)[name]])
+        if rows.keys() != detectors.keys():
+            raise scores_only_before(self)
+        # Synthetic clips come after those that they were drawn from.
+        parts = [known_clips(detectors[key])[: len(r)] for key, r in rows.items()]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return [np.concatenate(parts)[order]]
+
+    def _why_not_learn(self):
+        reason = why_not_learn(self._base())
+        return None if reason is None else f"its detector cannot, {reason}"
 
     def _split(self, X, reset):
         """Features without the label columns, and the group of every clip (None: no labels)."""

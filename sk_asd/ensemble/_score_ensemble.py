@@ -1,14 +1,16 @@
 """A convex combination of the standardised scores of several outlier detectors."""
 
+import copy
 import warnings
 from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from joblib import Parallel, delayed
+from joblib import Parallel
 from sklearn.base import TransformerMixin, clone
 from sklearn.utils import Bunch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.ensemble._groups import (
@@ -17,12 +19,14 @@ from sk_asd.ensemble._groups import (
     one_group,
     warn_of_anomalies,
 )
-from sk_asd.ensemble._members import NamedMembers, fit_named, score_named
+from sk_asd.ensemble._members import NamedMembers, finite, fit_named, score_named
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
 from sk_asd.utils._containers import column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -205,18 +209,75 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         # Worker processes are slow to start, where there is nothing for them to do.
         known = self.memory is not None and all(is_known(self.memory, key) for key in self._keys)
         fitted = Parallel(n_jobs=1 if known else self.n_jobs)(
-            delayed(fit_named)(name, member, X, folds, self.memory, key)
+            task(fit_named, name, member, X, folds, self.memory, key)
             for name, member, key in zip(names, members, self._keys)
         )
-        self.estimators_ = [member for member, _ in fitted]
         self._names = names
-        by_name = iter(self.estimators_)
-        self.named_estimators_ = Bunch(
-            **{name: next(by_name) if u else "drop" for (name, _), u in zip(self.estimators, used)}
-        )
+        self.named_estimators_ = Bunch(**{name: "drop" for name, _ in self.estimators})
+        self._take([member for member, _ in fitted])
         self._standardize(np.column_stack([scores for _, scores in fitted]), groups)
         self._weigh(weights)
         return self
+
+    @available_if(learns)
+    @_fit_context(prefer_skip_nested_validation=False)
+    def partial_fit(self, X, y=None):
+        """Let all members learn further normal clips, and standardise anew.
+
+        The result, statistics, ``training_scores_`` and threshold included, is that of ``fit`` on
+        all clips together, those learnt before first. There is this method where all members have
+        it and `cv` is None.
+
+        Parameters
+        ----------
+        X : DataFrame, DataArray or array-like
+            As in ``fit``. The first call is ``fit``.
+        y : None
+            Ignored.
+
+        Returns
+        -------
+        self
+            The fitted ensemble.
+
+        Raises
+        ------
+        ValueError
+            As ``fit``; the ensemble then is as it was.
+        """
+        if not hasattr(self, "estimators_"):
+            return self.fit(X)
+        X, groups = self._split(X, reset=False)
+        warn_of_anomalies(X, stacklevel=4)
+        members = []
+        for name, member in zip(self._names, self.estimators_):
+            try:
+                members.append(copy.copy(member).partial_fit(X))
+            except ValueError as error:
+                raise ValueError(f"Member {name!r}: {error}") from error
+        self._extend(X, groups, members, [member.training_scores_ for member in members])
+        return self
+
+    def _extend(self, X, groups, members, scores):
+        """Take members with the training scores of the clips before, then of `X`."""
+        groups = one_group(X) if groups is None else groups
+        groups = np.concatenate([self._groups, groups])
+        for name, column in zip(self._names, scores):
+            if len(column) != len(groups):
+                raise ValueError(
+                    f"Member {name!r} has scores of {len(column)} training clips, expected "
+                    f"{len(groups)}."
+                )
+        raw = np.column_stack([finite(c, name) for c, name in zip(scores, self._names)])
+        pairs = zip(self._keys, self.estimators_, members)
+        self._keys = [
+            # The scores that a memory has are those of the member as it was.
+            key if key is None or now is before else content_key(key, X)
+            for key, before, now in pairs
+        ]
+        self._take(members)
+        self._standardize(raw, groups)
+        self._weigh(self.weights_)
 
     def score_samples(self, X):
         """Normality of clips.
@@ -320,8 +381,23 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             raise ValueError(f"cv={self.cv!r} must hold out every training clip once.")
         return folds
 
+    def _take(self, members):
+        self.estimators_ = members
+        new = dict(zip(self._names, members))
+        self.named_estimators_ = Bunch(**{**self.named_estimators_, **new})
+
+    def _why_not_learn(self):
+        if self.cv is not None:
+            return f"cv={self.cv!r} scores training clips by copies that are not kept"
+        for name, member in self.estimators:
+            reason = None if isinstance(member, str) else why_not_learn(member)
+            if reason is not None:
+                return f"its member {name!r} cannot, {reason}"
+        return None
+
     def _standardize(self, raw, groups):
         """Learn means and deviations of raw training scores."""
+        self._raw, self._groups = raw, groups
         self.means_, self.scales_, constant = group_statistics(raw, groups)
         mean, scale, _ = group_statistics(raw, one_group(raw))
         self._all = mean[None], scale[None]
@@ -362,7 +438,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             memory, clips = self.memory, content_key(X)
             keys = [content_key(key, clips) for key in keys]
         scores = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            delayed(score_named)(name, member, X, memory, key)
+            task(score_named, name, member, X, memory, key)
             for name, member, key in zip(self._names, self.estimators_, keys)
         )
         return self._in_units(np.column_stack(scores), groups)

@@ -1,0 +1,141 @@
+"""What decisions need of any fitted outlier detector: scores, groups and thresholds."""
+
+import numpy as np
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.svm import OneClassSVM
+from sklearn.utils.validation import check_is_fitted
+
+from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
+from sk_asd.ensemble._members import scores_of
+
+
+def last_step(detector, X=None):
+    """Detector inside Pipelines, searches and frozen estimators.
+
+    Parameters
+    ----------
+    detector : outlier detector
+        Fitted.
+    X : container, default=None
+        What `detector` takes.
+
+    Returns
+    -------
+    last : outlier detector
+        The detector that scores in the end.
+    X : container or None
+        What it is given when `detector` is given `X`.
+    """
+    while True:
+        if isinstance(detector, Pipeline):
+            if X is not None and len(detector) > 1:
+                X = detector[:-1].transform(X)
+            detector = detector[-1]
+        elif isinstance(detector, FrozenEstimator):
+            detector = detector.estimator
+        elif hasattr(detector, "best_estimator_"):
+            detector = detector.best_estimator_
+        else:
+            check_is_fitted(detector)
+            return detector, X
+
+
+def score(last, X):
+    """Scores of clips, and the group of each: None where there is one group."""
+    groups = last._find_groups(X, reset=False, stacklevel=4) if is_grouped(last) else None
+    scores = scores_of(last, X)
+    return scores, one_group(scores) if groups is None else groups
+
+
+def is_grouped(last):
+    """Whether the detector has a threshold and training scores of its own for every group."""
+    return isinstance(last, ByColumns) and hasattr(last, "offsets_")
+
+
+def known_scores(detector, calibration=None):
+    """Scores of normal clips to compare others with.
+
+    Parameters
+    ----------
+    detector : outlier detector
+        Fitted.
+    calibration : container, default=None
+        Normal clips that it was not fitted to; None takes the training scores that it kept.
+
+    Returns
+    -------
+    scores : ndarray of shape (n_clips,)
+        Scores, high = normal.
+    rows : dict
+        Positions of the clips of each group; of a detector without groups ``{None: all}``.
+
+    Raises
+    ------
+    ValueError
+        If it kept none.
+    """
+    if calibration is not None:
+        scores, groups = score(*last_step(detector, calibration))
+    else:
+        last, _ = last_step(detector)
+        scores = _kept_scores(last)
+        groups = last.training_groups_ if is_grouped(last) else one_group(scores)
+    return scores, rows_by_group(groups)
+
+
+def _kept_scores(last):
+    if hasattr(last, "training_scores_"):
+        return np.asarray(last.training_scores_, dtype=float)
+    if hasattr(last, "negative_outlier_factor_"):  # scikit-learn's LocalOutlierFactor
+        return np.asarray(last.negative_outlier_factor_, dtype=float)
+    if hasattr(last, "decision_scores_"):  # PyOD, where high = abnormal
+        return -np.asarray(last.decision_scores_, dtype=float)
+    raise ValueError(
+        f"{type(last).__name__} keeps no scores of its training clips: give normal clips that it "
+        "was not fitted to as calibration=."
+    )
+
+
+def thresholds(last):
+    """Threshold on ``score_samples`` by group; ``{None: threshold}`` where there are no groups."""
+    if is_grouped(last):
+        return dict(last.offsets_)
+    if hasattr(last, "offset_"):
+        return {None: float(np.ravel(last.offset_)[0])}
+    if hasattr(last, "decision_scores_"):
+        return {None: -float(last.threshold_)}
+    raise TypeError(f"{type(last).__name__} has no threshold on its scores.")
+
+
+def threshold_of(last, X):
+    """Threshold that counts for the first clip of `X`."""
+    by_group = thresholds(last)
+    if None in by_group:
+        return by_group[None]
+    group = last._find_groups(X, reset=False, stacklevel=4)[0]
+    if group not in by_group:  # asked of a detector of all groups
+        return last._pooled_offset
+    return by_group[group]
+
+
+def replace_thresholds(last, by_group):
+    """Set thresholds on ``score_samples``, by group as :func:`thresholds` gives them."""
+    if is_grouped(last):
+        last.offsets_ = {**last.offsets_, **by_group}
+        return
+    (threshold,) = by_group.values()
+    name = type(last).__name__
+    if isinstance(last, OneClassSVM):
+        raise TypeError(
+            f"{name} decides without its offset_, which only moves score_samples: its threshold "
+            "cannot be changed after fit."
+        )
+    if hasattr(last, "metric_offsets_"):  # one for every metric
+        last.metric_offsets_[last.metric] = threshold
+    elif hasattr(last, "offset_"):
+        last.offset_ = threshold
+    elif hasattr(last, "decision_scores_"):
+        last.threshold_ = -threshold
+    else:
+        raise TypeError(f"{name} has no threshold on its scores.")

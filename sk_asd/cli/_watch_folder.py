@@ -1,0 +1,291 @@
+"""``sk-asd watch`` of a folder: which recordings are new and whole, and what has been scored."""
+
+import contextlib
+import hashlib
+import json
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from sk_asd.cli._common import one_line
+from sk_asd.cli._watch import emit
+from sk_asd.datasets._audio import audio_info, audio_suffixes, open_audio
+from sk_asd.datasets._load import _read_folders
+from sk_asd.datasets._names import parse_name
+
+_SECONDS = 30  # of a recording in memory at a time
+_FORGET = 24 * 3600  # seconds for which a recording must have been away
+_UNKNOWN = 2**62  # samples and more: the header does not say how many
+
+
+class Unreadable(Exception):  # noqa: N818
+    """A recording that may yet become readable."""
+
+
+def watch_folder(scorers, args, stopper, progress):
+    """Score recordings as they arrive.
+
+    Parameters
+    ----------
+    scorers : Scorers
+        Scorers by machine and section.
+    args : Namespace
+        Options.
+    stopper : Stopper
+        Tells when to end.
+    progress : Progress
+        Where progress is shown.
+    """
+    with open(args.model, "rb") as file:
+        model = hashlib.file_digest(file, "sha256").hexdigest()
+    root = Path(os.path.abspath(args.source))
+    with contextlib.closing(Memory(args.state, model)) as memory:
+        progress(f"watching {root}, windows of {scorers.window:g} s")
+        watch = Watch(root, scorers, memory, args, stopper)
+        while True:
+            waiting = watch.look()
+            if args.once and not waiting:
+                return
+            stopper.sleep(args.poll)
+
+
+class Memory:
+    """Which recordings are done, and what is remembered of every machine: a SQLite file.
+
+    What a recording changes is written in one transaction, which takes the same time however many
+    there have been.
+
+    Parameters
+    ----------
+    path : str or None
+        The file; None remembers until the end of the process.
+    model : str
+        Fingerprint of the model. The scores of another one are not remembered.
+
+    Raises
+    ------
+    ValueError
+        If the file is something else.
+    OSError
+        If it cannot be written, or another process uses it.
+    """
+
+    def __init__(self, path, model):
+        self._path = path
+        self._missing = {}
+        with self._errors():
+            self._db = sqlite3.connect(":memory:" if path is None else path, timeout=1)
+        with self._errors(), self._db:
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # Immediately, so that a second process is told at once.
+            self._db.execute("BEGIN IMMEDIATE")
+            for table in (
+                "done (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER)",
+                "streams (place TEXT PRIMARY KEY, state TEXT)",
+                "model (digest TEXT)",
+            ):
+                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            if self._db.execute("SELECT digest FROM model").fetchall() != [(model,)]:
+                self._db.execute("DELETE FROM model")
+                self._db.execute("DELETE FROM streams")
+                self._db.execute("INSERT INTO model VALUES (?)", (model,))
+            rows = self._db.execute("SELECT path, size, mtime FROM done")
+            self.done = {os.fsdecode(name): (size, mtime) for name, size, mtime in rows}
+
+    @contextlib.contextmanager
+    def _errors(self):
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise OSError(f"--state {self._path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"--state {self._path} is no state of `sk-asd watch`.") from error
+
+    def close(self):
+        """Close the file."""
+        self._db.close()
+
+    def state(self, place):
+        """What is remembered of a machine and section, or None."""
+        found = self._db.execute("SELECT state FROM streams WHERE place = ?", (json.dumps(place),))
+        row = found.fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def put(self, path, stamp, place=None, state=None):
+        """Remember that a recording is done, and the state that it left."""
+        with self._errors(), self._db:
+            row = (os.fsencode(path), *stamp)
+            self._db.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?)", row)
+            if place is not None:
+                row = (json.dumps(place), json.dumps(state))
+                self._db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?)", row)
+        self.done[path] = stamp
+
+    def forget(self, found, now):
+        """Forget recordings that have been away for long; shares may be away for a while."""
+        missing = self.done.keys() - found
+        self._missing = {path: self._missing.get(path, now) for path in missing}
+        gone = [path for path, since in self._missing.items() if now - since > _FORGET]
+        if gone:
+            with self._errors(), self._db:
+                rows = [(os.fsencode(path),) for path in gone]
+                self._db.executemany("DELETE FROM done WHERE path = ?", rows)
+            for path in gone:
+                del self.done[path]
+
+
+class Watch:
+    """A folder and what is known about its recordings."""
+
+    def __init__(self, root, scorers, memory, args, stopper):
+        self._root = root
+        self._scorers = scorers
+        self._memory = memory
+        self._args = args
+        self._stopper = stopper
+        self._waiting = {}  # path: its stamp, and since when it has that
+        self._loaded = set()
+
+    def look(self):
+        """Score what is new and whole; return the number of recordings that are not yet whole."""
+        now = time.monotonic()
+        found = self._list()
+        self._memory.forget(found.keys(), now)
+        new = {path: s for path, s in found.items() if self._memory.done.get(path) != s}
+        known = {path: self._waiting.get(path) for path in new}
+        self._waiting = {
+            path: known[path] if known[path] and known[path][0] == stamp else (stamp, now)
+            for path, stamp in new.items()
+        }
+        # In the order in which they were written.
+        for path in sorted(new, key=lambda path: (new[path][1], path)):
+            self._stopper.check()
+            stamp, since = self._waiting[path]
+            # What was written long ago need not be waited for.
+            age = max(now - since, time.time() - stamp[1] / 1e9)
+            if age >= self._args.settle and self._try(path, stamp, age):
+                del self._waiting[path]
+        return len(self._waiting)
+
+    def _list(self):
+        """Recordings by path relative to the folder, with size and time of modification."""
+        suffixes = audio_suffixes()
+        found = {}
+        for folder, subfolders, names in os.walk(self._root, followlinks=True):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            for name in names:
+                if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
+                    continue
+                path = os.path.join(folder, name)
+                with contextlib.suppress(OSError):  # it may have gone meanwhile
+                    stat = os.stat(path)
+                    found[os.path.relpath(path, self._root)] = stat.st_size, stat.st_mtime_ns
+        return found
+
+    def _try(self, path, stamp, age):
+        """Score a recording; return False where it is to be tried again."""
+        place, state = (None, None), None
+        try:
+            self._check(path)
+            place = self._place(path)
+            state = self._score(path, place)
+        except Unreadable as error:
+            if age < self._args.give_up:
+                return False
+            message = error
+        except (ValueError, OSError) as error:
+            message = error
+        if state is None:
+            emit(place, path=path, message=one_line(message))
+            place = None
+        # After its lines: a recording is rather scored twice than never, when the power fails.
+        self._memory.put(path, stamp, place, state)
+        return True
+
+    def _check(self, path):
+        """Raise where the header says that the recording is not whole, or does not fit."""
+        try:
+            info = audio_info(self._root / path)
+        except (ValueError, OSError) as error:
+            raise Unreadable(error) from error
+        if info.frames >= _UNKNOWN:
+            raise Unreadable(f"The sound file {path} does not say its length yet.")
+        if info.missing or info.frames <= 0:
+            raise Unreadable(
+                f"The sound file {path} is truncated: it holds {info.frames} samples, and lacks "
+                f"{info.missing}."
+            )
+        if info.sr != self._scorers.sr:
+            raise ValueError(f"{path}: sample rate {info.sr} Hz, expected {self._scorers.sr} Hz.")
+        if self._args.channel >= info.channels:
+            raise ValueError(
+                f"{path} has {info.channels} channel(s); there is no channel {self._args.channel}."
+            )
+        seconds = info.frames / info.sr
+        if round(self._scorers.window * info.sr) > info.frames:
+            raise ValueError(
+                f"{path}: {seconds:.4g} s, expected at least a window of "
+                f"{self._scorers.window:.4g} s."
+            )
+
+    def _place(self, path):
+        full = self._root / path
+        said = _read_folders(full.parent.parts, len(self._root.parts))
+        name = parse_name(full.name)
+        known = self._scorers.sections
+        machine = next((part for part in reversed(full.parent.parts) if part in known), None)
+        section = said.get("section") if name is None else name.section
+        try:
+            return self._scorers.place(machine, section)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+    def _score(self, path, place):
+        """Score a recording, write its lines and return the new state of its machine."""
+        scorer = self._scorers(place)
+        if place not in self._loaded:
+            self._loaded.add(place)
+            state = self._memory.state(place)
+            if state is not None:
+                _set_state(scorer, state)
+        before = _get_state(scorer)
+        begin = scorer.position / scorer.sr
+        events = []
+        try:
+            for samples in self._samples(path):
+                self._stopper.check()
+                events += scorer.feed(samples)
+            events += scorer.finish()
+        except BaseException:
+            _set_state(scorer, before)
+            raise
+        for event in events:
+            emit(place, event, begin=begin, path=path)
+        return _get_state(scorer)
+
+    def _samples(self, path):
+        """Samples of a recording, part by part."""
+        n = 0
+        try:
+            with open_audio(self._root / path) as (file, _):
+                frames = file.frames
+                size = _SECONDS * file.samplerate
+                for block in file.blocks(size, dtype="float32", always_2d=True):
+                    n += len(block)
+                    yield block[:, self._args.channel]
+        except (ValueError, OSError) as error:
+            raise Unreadable(error) from error
+        if n < frames:
+            raise Unreadable(f"The sound file {path} is truncated: it lacks {frames - n} samples.")
+
+
+def _get_state(scorer):
+    drift = None if scorer.drift is None else scorer.drift.get_state()
+    return {"scorer": scorer.get_state(), "drift": drift}
+
+
+def _set_state(scorer, state):
+    scorer.set_state(state["scorer"])
+    if scorer.drift is not None and state["drift"] is not None:
+        scorer.drift.set_state(state["drift"])

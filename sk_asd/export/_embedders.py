@@ -1,0 +1,43 @@
+"""Fitted embedders as layers."""
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from sk_asd.utils._windows import check_length, window_starts
+
+
+class EmbedderLayer(nn.Module):
+    """What a fitted `SectionEmbedder` or `MultiHeadEmbedder` computes: its windows, pooled.
+
+    Parameters
+    ----------
+    embedder : SectionEmbedder or MultiHeadEmbedder
+        The fitted embedder.
+    n_frames : int
+        Frames of a clip.
+    """
+
+    def __init__(self, embedder, n_frames):
+        super().__init__()
+        shape = torch.empty(1, embedder.n_features_in_, n_frames, device="meta")
+        self.n_frames = check_length(shape, embedder.n_frames)
+        self.starts = window_starts(n_frames, self.n_frames, embedder.window_hop)
+        self.subtract_mean = embedder.subtract_mean
+        self.pooling = embedder.pooling
+        # On a contiguous copy: the memory format of the training means nothing in a graph.
+        network = copy.deepcopy(embedder.net_.module_).cpu().float()
+        self.network = network.to(memory_format=torch.contiguous_format).eval()
+
+    def forward(self, features):
+        """Embed features (batch, bins, frames)."""
+        if self.subtract_mean:
+            features = features - features.mean(dim=2, keepdim=True)
+        windows = torch.stack([features[:, :, s : s + self.n_frames] for s in self.starts], dim=1)
+        embeddings = F.normalize(self.network(windows.flatten(0, 1)))
+        embeddings = embeddings.unflatten(0, (-1, len(self.starts)))
+        if self.pooling == "mean":
+            return embeddings.mean(dim=1)
+        return (embeddings - embeddings.mean(dim=1, keepdim=True)).square().mean(dim=1).sqrt()

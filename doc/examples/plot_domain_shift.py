@@ -137,7 +137,7 @@ for ax, section in zip(axes, ["00", "01", "02"]):
         line = table.set_index("section").loc[section, ["auc_source", "auc_target"]]
         ax.plot(["source", "target"], 100 * line, label=name, **style)
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
-axes[0].set_ylabel("AUC / %, dotted: chance")
+axes[0].set(ylabel="AUC / %, dotted: chance", ylim=(45, 95))
 for ax, section in zip(axes, ["00", "01", "02"]):
     ax.axhline(50, color="grey", linestyle=":")
     ax.set(title=f"section {section}", xlabel="domain of the normal clips", xlim=(-0.3, 1.3))

@@ -7,6 +7,7 @@ from scipy.stats import hmean
 
 from sk_asd.cli._common import check_report, format_table, inventory, relative_paths
 from sk_asd.cli._evaluate import official_table, percent
+from sk_asd.cli._models import load_model
 from sk_asd.cli._run_folder import explained
 from sk_asd.cli._run_protocols import PROTOCOLS, reported_clips
 from sk_asd.metrics import write_submission
@@ -14,6 +15,7 @@ from sk_asd.systems import REPORT_RESULTS
 from sk_asd.systems._tables import MACHINES
 
 DEV = "dev_data"
+N_EXPLAINED = 5  # clips a machine
 _REPORT_NAMES = {
     "sc": "SC",
     "mhcr": "MHCR",
@@ -99,7 +101,7 @@ def comparison(metrics, run):
     return table.reset_index()
 
 
-def write_results(folder, clips, scores, choices, run, progress):
+def write_results(folder, clips, scores, choices, run, progress, train=None):
     """Write all that a finished run has to show.
 
     Parameters
@@ -116,6 +118,8 @@ def write_results(folder, clips, scores, choices, run, progress):
         ``system``, ``protocol``, ``rules``, ``root``, ``options``.
     progress : Progress
         Where progress is shown.
+    train : DataFrame, default=None
+        Training clips, with which the most abnormal clips are compared in the report.
 
     Returns
     -------
@@ -159,7 +163,7 @@ def write_results(folder, clips, scores, choices, run, progress):
         except ValueError as error:
             warnings.warn(f"No files of the challenge for {data}: {error}", stacklevel=2)
     if len(metrics):
-        texts.append(_write_report(folder, clips, scores, more, title, run, progress))
+        texts.append(_write_report(folder, clips, scores, more, title, run, progress, train))
     return "\n\n".join(texts)
 
 
@@ -171,7 +175,7 @@ def _by_machine(choices):
     return pd.DataFrame(rows.values())
 
 
-def _write_report(folder, clips, scores, more, title, run, progress):
+def _write_report(folder, clips, scores, more, title, run, progress, train):
     """Write the report where its libraries are installed; return a line that says so."""
     path = folder.path / "report.html"
     try:
@@ -199,5 +203,30 @@ def _write_report(folder, clips, scores, more, title, run, progress):
             },
             parts=clips["data"].to_numpy(),
             more_tables=more,
+            explain=_explained(folder, clips, scores, run, progress, train),
         )
     return f"Report: {path}"
+
+
+def _explained(folder, clips, scores, run, progress, train):
+    """What there is to show of the most abnormal clips of every machine."""
+    from sk_asd.inspection import explain_clips
+
+    found, n_clips = [], vars(run).get("explain", N_EXPLAINED)
+    for machine, rows in clips.groupby("machine") if n_clips else ():
+        progress(f"{machine}: looking at the most abnormal clips")
+        known = scores.loc[rows.index]
+        others = None if train is None else train[train["machine"] == machine]
+        try:
+            model, _ = load_model(folder.model(machine))
+            found += explain_clips(
+                model,
+                rows,
+                others,
+                scores=known["score"].to_numpy(),
+                thresholds=known["threshold"].to_numpy(),
+                n_clips=n_clips,
+            )
+        except (OSError, ValueError) as error:
+            warnings.warn(f"No clips of {machine} in the report: {error}", stacklevel=2)
+    return found

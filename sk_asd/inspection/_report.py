@@ -1,4 +1,4 @@
-"""A self-contained HTML report of scores: tables, histograms, ROC curves, most abnormal clips."""
+"""A self-contained HTML report of scores: tables, plots, and the most abnormal clips explained."""
 
 import platform
 from collections.abc import Mapping
@@ -12,6 +12,10 @@ from sklearn.utils import check_consistent_length
 
 from sk_asd import __version__
 from sk_asd.datasets._audio import replacing
+from sk_asd.inspection._figure import bare_figure, svg_uri
+from sk_asd.inspection._report_clips import shown_clips
+from sk_asd.inspection._roc import RocDisplay
+from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
 from sk_asd.metrics._dcase import is_test
 
@@ -37,12 +41,14 @@ def write_report(
     settings=None,
     parts=None,
     more_tables=None,
+    explain=None,
 ):
     """Write a report of the scores of test clips as one HTML file.
 
-    The file needs nothing else: styles and figures are inside, and no request leaves it. It holds
-    the official table of every system, and for every machine and section histograms of the scores,
-    ROC curves with the region of the partial AUC, and the most abnormal clips.
+    The file needs nothing else: styles, figures and sounds are inside, and no request leaves it.
+    It holds the official table of every system, and for every machine its own tables, for every
+    section of it histograms of the scores, ROC curves with the region of the partial AUC and a list
+    of the most abnormal clips, and then those clips that are explained.
 
     Parameters
     ----------
@@ -66,6 +72,10 @@ def write_report(
         official table of its own.
     more_tables : dict of str to DataFrame, default=None
         Further tables by heading.
+    explain : list of dict, default=None
+        Clips that are shown with spectrogram, anomaly map, contributions and the nearest normal
+        clip, all to be played, as :func:`explain_clips` gathers them. Sounds are cut and lowered
+        in sample rate, where there are many, so that all of them take 7 MB.
 
     Returns
     -------
@@ -122,7 +132,7 @@ def write_report(
         overview=_overview(clips, scores, rules, settings or {}),
         tables=list(_tables(clips, scores, rules, parts)),
         more_tables=[(name, *_plain_table(table)) for name, table in (more_tables or {}).items()],
-        groups=[_group(clips, rows, *key, scores, thresholds) for key, rows in _groups(clips)],
+        machines=_machines(clips, scores, thresholds, rules, parts, explain or []),
     )
     path = Path(path)
     with replacing(path) as temporary:
@@ -237,39 +247,79 @@ def _formatted(rows):
     ]
 
 
-def _groups(clips):
-    """Row numbers of each machine and section."""
-    return clips.groupby(["machine", "section"], dropna=False).indices.items()
+def _machines(clips, scores, thresholds, rules, parts, explain):
+    """What the report shows of each machine: tables, sections, and clips that are explained."""
+    machines = []
+    known = set(_texts(clips["machine"]))
+    strange = sorted({_text(clip["machine"]) for clip in explain} - known)
+    if strange:
+        raise ValueError(f"explain has clips of {strange}, which are no machines of the report.")
+    shown = shown_clips(explain)
+    tables = list(_tables(clips, scores, rules, parts))
+    for machine, rows in clips.groupby("machine", dropna=False).indices.items():
+        sections = clips.iloc[rows].groupby("section", dropna=False).indices.items()
+        machines.append(
+            {
+                "name": _text(machine),
+                "tables": [_of_machine(machine, *table) for table in tables],
+                "groups": [
+                    _group(clips, rows[inside], machine, section, scores, thresholds)
+                    for section, inside in sections
+                ],
+                "clips": [
+                    shown[i]
+                    for i, clip in enumerate(explain)
+                    if _text(clip["machine"]) == _text(machine)
+                ],
+            }
+        )
+    return machines
+
+
+def _text(value):
+    """A value as text, empty where it is missing."""
+    return "" if pd.isna(value) else str(value)
+
+
+def _of_machine(machine, name, headers, rows):
+    """Rows of a table about one machine, without its name."""
+    return name, headers[1:], [row[1:] for row in rows if row[0] == machine]
 
 
 def _group(clips, rows, machine, section, scores, thresholds):
     """What the report shows of one machine and section."""
-    from sk_asd.inspection import _plots
-
     part = clips.iloc[rows]
-    kinds = _plots.kinds_of(part["label"], _texts(part["domain"]))
     systems = []
     for name, values in scores.items():
         values = values[rows]
         limits = thresholds[name][rows] if name in thresholds else None
-        lines = [] if limits is None else np.unique(limits)
+        kinds = score_table(part, values)["kind"].to_numpy()
         both = 0 < (kinds == "anomaly").sum() < len(kinds)
+        distribution = _svg(ScoreDistributionDisplay, part, values, thresholds=limits)
         systems.append(
             {
                 "name": name,
-                "histogram": _plots.svg_uri(_plots.histogram(values, kinds, lines)),
-                "roc": _plots.svg_uri(_plots.roc(values, kinds)) if both else None,
+                "histogram": distribution,
+                "roc": _svg(RocDisplay, part, values) if both else None,
                 "decisions": None if limits is None else _decisions(values < limits, kinds),
                 "abnormal": _most_abnormal(part, values, limits),
             }
         )
-    heading = " ".join(str(v) for v in (machine, section) if not pd.isna(v))
+    heading = " ".join(filter(None, (_text(machine), _text(section))))
     return {"heading": heading or "all clips", "systems": systems}
+
+
+def _svg(display, clips, scores, **options):
+    # The heading says which machine and section.
+    clips = clips.drop(columns=["machine", "section"])
+    figure, ax = bare_figure()
+    display.from_predictions(clips, scores, ax=ax, **options)
+    return svg_uri(figure)
 
 
 def _texts(column):
     """Values of a column of text, missing ones empty."""
-    return ["" if pd.isna(value) else value for value in column]
+    return [_text(value) for value in column]
 
 
 def _decisions(flagged, kinds):

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from sk_asd.inspection import write_report
-from sk_asd.inspection._plots import histogram, kinds_of, roc, svg_uri
+from sk_asd.inspection._figure import bare_figure, kinds_of, svg_uri
 from sk_asd.inspection._report import percent_rows
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -103,8 +103,10 @@ def test_report_is_whole_and_needs_nothing_else(tmp_path, clips, scores):
     assert "viewport" in [attrs.get("name") for attrs in page.attributes("meta")]
     ids = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
     assert len(ids) == len(set(ids))
-    assert {"overview", "tables", "sections", *(f"group-{i}" for i in range(1, 5))} == set(ids)
-    assert {attrs["href"] for attrs in page.attributes("a")} == {f"#group-{i}" for i in range(1, 5)}
+    machines = {"machine-1", "machine-2"}
+    groups = {f"group-{i}" for i in range(1, 5)}
+    assert {"overview", "tables", "machines"} | machines | groups == set(ids)
+    assert {attrs["href"] for attrs in page.attributes("a")} == {f"#{name}" for name in machines}
     # A histogram and a ROC curve per system, machine and section, each a sound SVG.
     images = page.attributes("img")
     assert len(images) == 2 * 2 * 4
@@ -205,42 +207,26 @@ def test_percent_rows():
     assert np.isnan(rows[0][2])
 
 
-def test_roc_curves_are_those_of_the_official_auc():
-    # One normal clip of each domain among two anomalies: all of source, half of target is found.
-    kinds = kinds_of(["normal", "normal", "anomaly", "anomaly"], ["source", "target"] * 2)
-    assert kinds.tolist() == ["normal, source", "normal, target", "anomaly", "anomaly"]
-    figure = roc(np.array([4.0, 2.0, 1.0, 3.0]), kinds)
-    curves = {
-        line.get_label(): np.trapezoid(line.get_ydata(), line.get_xdata())
-        for line in figure.axes[0].lines
-    }
-    assert curves["source"] == 1.0
-    assert curves["target"] == 0.5
-    assert curves["all"] == 0.75
+def test_every_machine_has_a_table_of_its_own(tmp_path, clips, scores):
+    page = read(write_report(tmp_path / "r.html", clips, {"poor": scores["poor"]}))
+    whole, fan, valve = (i for i, row in enumerate(page.rows) if row[-1:] == ["hmean"])
+    assert page.rows[fan] == page.rows[whole][1:]
+    for own, rows in ((fan, slice(whole + 1, whole + 3)), (valve, slice(whole + 3, whole + 5))):
+        assert page.rows[own + 1 : own + 3] == [row[1:] for row in page.rows[rows]]
 
 
-def test_histogram_counts_every_clip_and_shows_the_threshold():
-    scores = np.r_[np.linspace(0, 1, 20), -1000.0]
-    kinds = np.array(["normal"] * 20 + ["anomaly"])
-    axes = histogram(scores, kinds, [-9.5]).axes[0]
-    counts = sum(patch.get_height() for patch in axes.patches if hasattr(patch, "get_height"))
-    assert counts == 21
-    low, high = axes.get_xlim()
-    assert -20 < low <= -9.5  # the outlier does not squeeze the rest, the threshold is in view
-    assert high == 1
-    assert "1 beyond the edge" in axes.get_xlabel()
-    assert [line.get_xdata()[0] for line in axes.lines] == [-9.5]
-
-
-def test_histogram_of_equal_scores():
-    axes = histogram(np.zeros(3), np.array(["normal"] * 3)).axes[0]
-    assert axes.get_xlim() == (-0.5, 0.5)
+def test_kinds():
+    kinds = kinds_of(["normal", "normal", "anomaly", None], ["source", None, "target", "source"])
+    assert kinds.tolist() == ["normal, source", "normal", "anomaly", "unknown"]
 
 
 def test_figures_are_reproducible_and_leave_no_global_state():
-    kinds = np.array(["normal", "anomaly"])
-    one, two = (svg_uri(roc(np.array([1.0, 0.0]), kinds)) for _ in range(2))
-    assert one == two
+    def picture():
+        figure, ax = bare_figure()
+        ax.plot([0, 1], [0, 1])
+        return svg_uri(figure)
+
+    assert picture() == picture()
     assert (
         "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
     )

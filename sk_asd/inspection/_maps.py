@@ -1,0 +1,180 @@
+"""Anomaly maps: which frequencies at which times make a clip abnormal."""
+
+import numpy as np
+import xarray as xr
+from sklearn.utils.validation import check_is_fitted
+
+from sk_asd.features import TimePooling
+from sk_asd.inspection._pooled import flow_map, pooled_map
+from sk_asd.inspection._steps import (
+    answering,
+    is_ensemble,
+    is_features,
+    is_grouped,
+    labelled_features,
+    member_of,
+    steps_of,
+    unwrapped,
+)
+from sk_asd.utils._containers import is_clip_table, take_clips
+
+# What a cell of a map tells, by the class of the detector that gives it.
+_UNITS = {
+    "IMDNDetector": "negative log-likelihood (nats)",
+    "WSPFlowDetector": "negative log-likelihood (nats)",
+    "AEGANDetector": "squared error",
+    "AutoEncoderDetector": "squared error",
+}
+
+
+def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
+    r"""Tell which frequencies at which times make clips abnormal.
+
+    Parameters
+    ----------
+    estimator : Pipeline or outlier detector
+        Fitted. A detector alone takes features. Of a :class:`~sk_asd.ensemble.ScoreEnsemble` one
+        member is asked; of a :class:`~sk_asd.ensemble.GroupedDetector` that of each clip's group,
+        with ``over`` the one that finds the clip most normal.
+    X : DataFrame, DataArray or array-like
+        Clips, as the estimator takes them.
+    member : str, default=None
+        Member of an ensemble; None is the one that speaks the loudest against the clips, all taken
+        together.
+    patches : tuple of int, default=(6, 12)
+        Number of bands of bins, and of stretches of time, into which a clip is cut for a map by
+        occlusion. The time it takes grows with their product.
+
+    Returns
+    -------
+    DataArray of shape (n_clips, n_bins, n_frames)
+        Map of every clip, high = abnormal, with the dimensions of the features: ``clip``, ``mel``
+        or ``frequency`` in hertz, and ``frame`` in seconds. NaN where there is no answer. ``attrs``
+        has the ``method``, the ``unit`` and, for ensembles, the ``member``.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the estimator is not fitted.
+    ValueError
+        If there are no features ``(clip, bin, frame)`` in the estimator, no such member, or a
+        group that was not seen in training.
+
+    See Also
+    --------
+    AnomalyMapDisplay : Plots one.
+
+    Notes
+    -----
+    ``attrs["method"]`` is one of
+
+    ``"score_map"``
+        of detectors with a ``score_map``: IMDN, AEGAN-AD and the autoencoder. WSP-NFCDEE gives a
+        contribution per bin; it is spread over the frames that bring its pooled value away from
+        that of the training clips.
+    ``"distance"``
+        of :class:`~sk_asd.detectors.MahalanobisDetector`,
+        :class:`~sk_asd.detectors.GaussianMixtureDetector` and
+        :class:`~sk_asd.detectors.KNNDetector` right behind
+        :class:`~sk_asd.features.TimePooling`. With pooled features :math:`p`, those expected
+        :math:`\mu` and the precision :math:`P` the squared distance is :math:`\sum_i g_i d_i`,
+        :math:`d = p - \mu`, :math:`g = P d`, and each :math:`d_i` is a sum over frames: a share
+        for every bin and frame, whose sum is the squared distance. Shares may be negative.
+    ``"occlusion"``
+        of everything else, embedders with any detector among them: the change of the score when a
+        patch is hidden ([1]_). What is missing in a clip, such as a click, is not found so.
+
+    References
+    ----------
+    .. [1] Zeiler, M. D., Fergus, R. "Visualizing and understanding convolutional networks", ECCV
+       2014.
+
+    Examples
+    --------
+    >>> from sk_asd.datasets import make_machine_sounds
+    >>> from sk_asd.inspection import anomaly_map
+    >>> from sk_asd.systems import make_pooling
+    >>> clips = make_machine_sounds("fan", n_train=20, n_test=4, duration=1.0, random_state=0)
+    >>> pipeline = make_pooling().fit(clips[clips.split == "train"])
+    >>> maps = anomaly_map(pipeline, clips[clips.split == "test"])
+    >>> maps.dims, maps.attrs["method"]
+    (('clip', 'mel', 'frame'), 'distance')
+    """
+    estimator = unwrapped(estimator)
+    check_is_fitted(estimator)
+    name = None
+    if is_ensemble(estimator):
+        name, estimator = member_of(estimator, X, member)
+    elif member is not None:
+        raise ValueError(f"member={member!r} is for ensembles, not {type(estimator).__name__}.")
+    if len(patches) != 2 or min(patches) < 1:
+        raise ValueError(f"patches must be two numbers of at least 1, got {patches!r}.")
+    maps = _explain(steps_of(estimator), X, tuple(patches))
+    return maps if name is None else maps.assign_attrs(member=name)
+
+
+def _explain(steps, X, patches, source=None):
+    """Maps by fitted steps, the last one a detector; `source` is the step that `X` comes from."""
+    while not is_features(X):
+        if len(steps) == 1:
+            if is_grouped(steps[0]) and is_clip_table(X):
+                return _by_answer([], *answering(steps[0], X), X, patches, None)
+            raise ValueError(
+                "An anomaly map needs features (clip, bin, frame), as LogMel gives them; "
+                f"{type(steps[0]).__name__} is asked about an array of shape {np.shape(X)}. Ask "
+                "the whole Pipeline."
+            )
+        source, *steps = steps
+        X = source.transform(X)
+    inputs = X
+    for step in steps[:-1]:
+        inputs = step.transform(inputs)
+    last = unwrapped(steps[-1])
+    if is_grouped(last):
+        _, answers = answering(last, inputs)
+        return _by_answer(steps[:-1], None, answers, X, patches, source)
+    return _by_detector(steps[:-1], last, X, inputs, patches, source)
+
+
+def _by_answer(front, taken, answers, X, patches, source):
+    """Maps clip by clip from the detectors that answer for them."""
+    X = X if taken is None else taken
+    found = [
+        (rows, _explain([*front, *steps_of(leaf)], take_clips(X, rows), patches, source))
+        for rows, leaf in answers
+    ]
+    if len({maps.shape[1:] for _, maps in found}) > 1:
+        shapes = sorted({maps.shape[1:] for _, maps in found})
+        raise ValueError(f"Groups have features of different shapes {shapes}: ask one at a time.")
+    maps = xr.concat([maps for _, maps in found], dim="clip", join="override")
+    order = np.argsort(np.concatenate([rows for rows, _ in found]))
+    return maps[order]
+
+
+def _by_detector(front, detector, X, inputs, patches, source):
+    """Maps by one detector that is no group."""
+    if hasattr(detector, "score_map") and is_features(inputs):
+        features = labelled_features(inputs, None if front else source)
+        values, method = np.asarray(detector.score_map(inputs)), "score_map"
+        if values.ndim == 2:
+            values = flow_map(detector, features.values, values)
+        unit = _UNITS.get(type(detector).__name__, "score map")
+        return _as_map(values, features, method, unit)
+    features = labelled_features(X, source)
+    values = None
+    if len(front) == 1 and isinstance(front[0], TimePooling):
+        values = pooled_map(front[0], detector, features.values)
+    if values is not None:
+        return _as_map(values, features, "distance", "share of squared distance")
+    # torch is slow to load.
+    from sk_asd.ensemble._members import scores_of
+    from sk_asd.inspection._occlusion import occlusion_map
+
+    values = occlusion_map([*front, detector], X, patches, scores_of)
+    return _as_map(values, features, "occlusion", "rise of the score when hidden")
+
+
+def _as_map(values, features, method, unit):
+    maps = features.copy(data=np.asarray(values, dtype=np.float32))
+    maps.attrs = {"method": method, "unit": unit}
+    return maps

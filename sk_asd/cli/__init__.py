@@ -7,7 +7,18 @@ import os
 import sys
 
 from sk_asd import __version__
-from sk_asd.cli import _check, _demo, _evaluate, _fetch, _run, _score, _train
+from sk_asd.cli import (
+    _adapt,
+    _check,
+    _demo,
+    _evaluate,
+    _export,
+    _fetch,
+    _run,
+    _score,
+    _train,
+    _watch,
+)
 from sk_asd.cli._common import one_line, plain_warnings
 
 __all__ = ["main"]
@@ -26,6 +37,8 @@ All of it at once, machine by machine, as the challenge has it:
 Exit status: 0 success, 1 findings of "check", 2 wrong usage or input, 130 interrupted.
 """
 
+_COMMANDS = (_demo, _fetch, _check, _train, _score, _evaluate, _run, _adapt, _watch, _export)
+
 
 def _parser():
     parser = argparse.ArgumentParser(
@@ -37,7 +50,7 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"sk-asd {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for module in (_demo, _fetch, _check, _train, _score, _evaluate, _run):
+    for module in _COMMANDS:
         module.add_parser(commands)
     return parser
 

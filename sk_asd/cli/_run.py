@@ -1,6 +1,7 @@
 """``sk-asd run``: a whole evaluation, machine by machine, as the challenge does it."""
 
 import argparse
+import os
 
 from sk_asd.cli._common import (
     Progress,
@@ -75,6 +76,12 @@ def add_parser(commands):
     )
     add_machine(parser)
     add_n_jobs(parser)
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="train on the workers of this dask scheduler, such as tcp://host:8786; DIR and RUN "
+        "must be on storage that all of them share",
+    )
     add_system_options(parser)
     parser.set_defaults(seed=0)
 
@@ -84,6 +91,37 @@ def run(args):
     options = given_options(args)
     options.pop("n_jobs", None)
     check_run_options(args.system, args.protocol, options)
+    if args.scheduler is None:
+        return _run(args, options)
+    if args.n_jobs is not None:
+        raise ValueError("--n-jobs applies to this machine; with --scheduler every worker counts.")
+    from sk_asd.cli._run_cluster import connected
+
+    with connected(args.scheduler) as client:
+        return _run(args, options, client)
+
+
+def with_absolute_paths(options):
+    """Options whose file names hold in every working directory.
+
+    Parameters
+    ----------
+    options : dict
+        Options that were given.
+
+    Returns
+    -------
+    dict
+        A copy.
+    """
+    found = {name: options[name] for name in ("cache_dir", "wav2vec") if name in options}
+    # A model of wav2vec 2.0 may be given by a name, too.
+    paths = {k: v for k, v in found.items() if k == "cache_dir" or os.path.exists(v)}
+    return options | {name: os.path.abspath(path) for name, path in paths.items()}
+
+
+def _run(args, options, client=None):
+    """Run the command, on a cluster where there is a client of one."""
     from sk_asd.cli._run_all import check_run, load_run, run_all
 
     progress = Progress(args.quiet)
@@ -93,8 +131,8 @@ def run(args):
         system=args.system,
         protocol=args.protocol,
         rules=args.rules,
-        root=args.dir,
-        options=options,
+        root=args.dir if client is None else os.path.abspath(args.dir),
+        options=options if client is None else with_absolute_paths(options),
     )
     check_run(clips, settings)
     check_device(options.get("device", "auto"))
@@ -103,8 +141,8 @@ def run(args):
         **{name: value for name, value in options.items() if name not in _NO_MATTER},
     }
     manifest = make_manifest(parameters, clips, args.dir, choosing=args.protocol != "B")
-    folder = RunFolder(args.out)
+    folder = RunFolder(args.out if client is None else os.path.abspath(args.out))
     with folder.open(manifest):
-        print(run_all(folder, clips, settings, args.n_jobs, progress))
+        print(run_all(folder, clips, settings, args.n_jobs, progress, client))
     print(f"\nRun: {folder.path}")
     return 0

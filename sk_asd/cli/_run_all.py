@@ -7,6 +7,7 @@ import pandas as pd
 from joblib import Parallel, delayed, effective_n_jobs
 
 from sk_asd.cli._common import listed, load_table, names, relative_paths
+from sk_asd.cli._run_cluster import train_on_cluster
 from sk_asd.cli._run_finish import finish_machine
 from sk_asd.cli._run_parts import make_parts, train_part
 from sk_asd.cli._run_protocols import check_protocol
@@ -80,7 +81,7 @@ def check_run(clips, settings):
     metrics_table(clips, np.zeros(len(clips)), everything)
 
 
-def run_all(folder, clips, settings, n_jobs, progress):
+def run_all(folder, clips, settings, n_jobs, progress, client=None):
     """Train, score and write all that is not there yet.
 
     Parameters
@@ -95,6 +96,8 @@ def run_all(folder, clips, settings, n_jobs, progress):
         Parts trained in parallel.
     progress : Progress
         Where progress is shown.
+    client : distributed.Client, default=None
+        Connection to the scheduler whose workers train; None trains here.
 
     Returns
     -------
@@ -114,11 +117,14 @@ def run_all(folder, clips, settings, n_jobs, progress):
         progress(f"{len(tasks) - len(left)} of {len(tasks)} parts are done already")
     n_jobs = effective_n_jobs(n_jobs)
     # The losses of several trainings at once are for nobody to read.
-    settings.verbose = n_jobs == 1 and not progress.quiet
-    Parallel(n_jobs=n_jobs)(
-        delayed(train_part)(folder, machine, name, part, rows, settings, progress)
-        for machine, name, part, rows in left
-    )
+    settings.verbose = n_jobs == 1 and client is None and not progress.quiet
+    if client is not None:
+        train_on_cluster(client, folder, left, settings, progress)
+    else:
+        Parallel(n_jobs=n_jobs)(
+            delayed(train_part)(folder, machine, name, part, rows, settings, progress)
+            for machine, name, part, rows in left
+        )
     tests, scores, choices = [], [], []
     for machine, (whole, parts, rows) in machines.items():
         known = rows.drop(columns="data")
@@ -127,4 +133,5 @@ def run_all(folder, clips, settings, n_jobs, progress):
         scores.append(found)
         choices += chosen
     tests, scores = (pd.concat(tables, ignore_index=True) for tables in (tests, scores))
-    return write_results(folder, tests, scores, choices, settings, progress)
+    train = clips[clips["split"] == "train"]
+    return write_results(folder, tests, scores, choices, settings, progress, train)

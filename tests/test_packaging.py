@@ -15,7 +15,8 @@ import sk_asd
 
 PACKAGE = Path(sk_asd.__file__).parent
 ROOT = Path(__file__).parents[1]
-ROOMS = [name for name in sk_asd.__all__ if name not in ("__version__", "utils")]
+FUNCTIONS = ["save", "load", "export_onnx"]
+ROOMS = [name for name in sk_asd.__all__ if name not in ("__version__", "utils", *FUNCTIONS)]
 
 # Each room may import those of the levels before its own.
 LEVELS = [
@@ -24,8 +25,8 @@ LEVELS = [
     {"features", "metrics", "model_selection"},
     {"embedders", "detectors"},
     {"ensemble"},
-    {"systems"},
-    {"inspection"},
+    {"systems", "decisions"},
+    {"inspection", "watching", "export"},
     {"cli"},
 ]
 
@@ -111,6 +112,11 @@ def test_public_names(name):
         for method, value in inspect.getmembers(thing, inspect.isfunction):
             if not method.startswith("_") and value.__module__.startswith("sk_asd"):
                 assert inspect.getdoc(value), f"{key}.{method} has no docstring"
+
+
+def test_functions_of_the_package():
+    assert set(sk_asd.__all__) - {"__version__", "utils", *ROOMS} == set(FUNCTIONS)
+    assert all(inspect.getdoc(getattr(sk_asd, name)) for name in FUNCTIONS)
 
 
 def test_unknown_name():

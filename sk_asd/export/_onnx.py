@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import warnings
-from collections import namedtuple
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,21 +29,28 @@ _N_SYNTHETIC = 8
 _SHORTEST = 0.5  # seconds that make_machine_sounds can do
 _NOT_A_FEATURE = {"cache_dir", "n_jobs", "device", "model", "window"}
 
-ExportReport = namedtuple("ExportReport", ["path", "groups", "n_clips", "max_difference"])
-ExportReport.__doc__ = """What `export_onnx` has written and seen.
 
-Parameters
-----------
-path : pathlib.Path
-    The file.
-groups : list of dict
-    Groups in the order of the input ``group``, each its values by column; one empty dict for a
-    system without groups.
-n_clips : int
-    Clips whose scores were compared.
-max_difference : float
-    Largest difference between a score of onnxruntime and that of the system.
-"""
+@dataclass(frozen=True)
+class ExportReport:
+    """What `export_onnx` has written and seen.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    groups : list of dict
+        Groups in the order of the input ``group``, each its values by column; one empty dict for a
+        system without groups.
+    n_clips : int
+        Clips whose scores were compared.
+    max_difference : float
+        Largest difference between a score of onnxruntime and that of the system.
+    """
+
+    path: Path
+    groups: list
+    n_clips: int
+    max_difference: float
 
 
 def export_onnx(pipeline, path, *, clips=None, groups=None, opset=20, rtol=1e-4, atol=1e-4):
@@ -76,7 +83,7 @@ def export_onnx(pipeline, path, *, clips=None, groups=None, opset=20, rtol=1e-4,
     Returns
     -------
     ExportReport
-        Named tuple of ``path``, ``groups``, ``n_clips`` and ``max_difference``.
+        With ``path``, ``groups``, ``n_clips`` and ``max_difference``.
 
     Raises
     ------

@@ -16,7 +16,7 @@ from sk_asd.utils._sklearn import Interval, validate_params
 class DriftReport:
     """Result of one comparison with the clips of training.
 
-    Attributes
+    Parameters
     ----------
     p_value : float
         Of the whole comparison; small = today's clips are different.

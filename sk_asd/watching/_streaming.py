@@ -20,7 +20,7 @@ from sk_asd.watching._drift import DriftMonitor
 class StreamEvent:
     """Something that happened in a stream.
 
-    Attributes
+    Parameters
     ----------
     type : str
         ``"score"`` of a window. ``"alarm"``, from the first of the windows that raised it, and

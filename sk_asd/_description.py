@@ -1,9 +1,9 @@
 """Estimators as a file can hold them: networks and other foreign objects described by plain ones.
 
 skops carries estimators of scikit-learn's kind, containers, arrays and names of classes and
-functions. What it cannot carry becomes a dict with the key `KIND`, which names one of the functions
-at the end of this module. Of a network, which has thousands of small attributes, skops sees the
-classes alone: the rest is packed into one text, and the weights go to a table of their own.
+functions. What it cannot carry becomes a dict with the key `KIND`, which names one of the
+functions in `sk_asd._restoring`. Of a network, which has thousands of small attributes, skops sees
+the classes alone: the rest is packed into one text, and the weights go to a table of their own.
 """
 
 import copy
@@ -20,14 +20,15 @@ import joblib
 import numpy as np
 import pandas as pd
 import torch
+import xarray as xr
 from sklearn.neighbors import BallTree, KDTree
 from skorch import NeuralNet
 from torch import nn
 
 KIND = "__sk_asd__"
-_PLAIN = (type(None), bool, int, float, str)
-_CALLABLES = (type, types.FunctionType, types.BuiltinFunctionType)
-_NETWORKS = (nn.Module, NeuralNet)
+PLAIN = (type(None), bool, int, float, str)
+CALLABLES = (type, types.FunctionType, types.BuiltinFunctionType)
+NETWORKS = (nn.Module, NeuralNet)
 _OF_PYTHON = 1 << 9  # flag of classes that are not built in
 
 
@@ -67,19 +68,19 @@ class Describer:
         ValueError
             If something cannot be described, naming its place.
         """
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return value
         if id(value) not in self._results:
             if id(value) in self._pending:
                 raise _refusal(path, value, "refers to itself")
             self._pending.add(id(value))
             outside = self._in_network
-            self._in_network |= isinstance(value, _NETWORKS)
+            self._in_network |= isinstance(value, NETWORKS)
             self._results[id(value)] = value, self._describe(value, path)
             self._in_network = outside
             self._pending.remove(id(value))
         result = self._results[id(value)][1]
-        if isinstance(value, _NETWORKS) and not self._in_network:
+        if isinstance(value, NETWORKS) and not self._in_network:
             return self._packed.setdefault(id(value), _pack(result))
         return result
 
@@ -103,12 +104,14 @@ class Describer:
             return _of("path", name=os.fspath(value))
         if isinstance(value, pd.DataFrame):
             return self._frame(value, path)
+        if isinstance(value, xr.DataArray):
+            return self._labelled(value, path)
         if isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray):
             return self._array(value, path)
         if isinstance(value, functools.partial):
             func, args = self.describe(value.func, path), self._items(value.args, path)
             return functools.partial(func, *args, **self._values(value.keywords, path))
-        if isinstance(value, _CALLABLES):
+        if isinstance(value, CALLABLES):
             return _named(value, path)
         if isinstance(value, types.MethodType):
             raise _refusal(path, value, "is a method of an object")
@@ -171,7 +174,7 @@ class Describer:
         if value.dtype != object:
             return np.asarray(value)  # a memory map is read
         items = value.ravel().tolist()
-        if all(type(item) in _PLAIN for item in items):
+        if all(type(item) in PLAIN for item in items):
             return _of("objects", shape=list(value.shape), json=json.dumps(items))
         return _of("objects", shape=list(value.shape), items=self._items(items, path))
 
@@ -193,6 +196,22 @@ class Describer:
             return [None, column.to_numpy()]
         values = column.to_numpy(object)
         return [str(column.dtype), self.describe(values, path)]
+
+    def _labelled(self, array, path):
+        if any(index.nlevels > 1 for index in array.indexes.values()):
+            raise _refusal(path, array, "has several levels of labels")
+        coords = {
+            name: [list(coord.dims), self.describe(coord.to_numpy(), f"{path}.{name}")]
+            for name, coord in array.coords.items()
+        }
+        return _of(
+            "labelled",
+            values=self.describe(array.to_numpy(), path),
+            dims=list(array.dims),
+            coords=coords,
+            name=array.name,
+            attrs=self.describe(array.attrs, path),
+        )
 
     def _tensor(self, tensor, path):
         if type(tensor) not in (torch.Tensor, nn.Parameter) or tensor.layout is not torch.strided:
@@ -224,90 +243,6 @@ class Describer:
         return self._values(state, path)
 
 
-def restore(value, weights):
-    """Turn a description back into what was described.
-
-    Parameters
-    ----------
-    value : object
-        What skops has loaded; it is changed in place where possible.
-    weights : dict of str to Tensor
-        The table of weights.
-
-    Returns
-    -------
-    object
-        The estimator.
-
-    Raises
-    ------
-    Exception
-        Any, if the description is wrong.
-    """
-    return _Restorer(weights).restore(value)
-
-
-class _Restorer:
-    def __init__(self, weights):
-        self.weights = weights
-        self._results = {}
-        self._tensors = {}
-        self._others = ()
-        self._makers = {
-            **_MAKERS,
-            "packed": self._packed,
-            "other": self._other,
-            "tensor": self._tensor,
-        }
-
-    def restore(self, value):
-        if type(value) in _PLAIN:
-            return value
-        if id(value) not in self._results:
-            self._results[id(value)] = value, self._restore(value)
-        return self._results[id(value)][1]
-
-    def _restore(self, value):
-        if type(value) is dict and KIND in value:
-            parts = {k: self.restore(v) for k, v in value.items() if k != KIND}
-            return self._makers[value[KIND]](**parts)
-        if isinstance(value, dict):
-            for key, item in value.items():
-                value[key] = self.restore(item)
-        elif isinstance(value, list):
-            value[:] = map(self.restore, value)
-        elif isinstance(value, tuple):
-            items = list(map(self.restore, value))
-            if any(a is not b for a, b in zip(items, value)):
-                return type(value)(*items) if hasattr(value, "_fields") else tuple(items)
-        elif isinstance(value, functools.partial):
-            func, args = self.restore(value.func), map(self.restore, value.args)
-            return functools.partial(func, *args, **self.restore(dict(value.keywords)))
-        elif hasattr(value, "__dict__") and not isinstance(value, _CALLABLES):
-            for key, item in vars(value).items():
-                vars(value)[key] = self.restore(item)
-        return value
-
-    def _packed(self, text, others):
-        outside, self._others = self._others, others
-        result = self.restore(json.loads(text))
-        self._others = outside
-        return result
-
-    def _other(self, number):
-        return self._others[number]
-
-    def _tensor(self, name, shape, stride, parameter, requires_grad):
-        # Weights that two layers share stay shared.
-        if name not in self._tensors:
-            data = self.weights[name].as_strided(shape, stride)
-            if parameter:
-                self._tensors[name] = nn.Parameter(data, requires_grad=requires_grad)
-            else:
-                self._tensors[name] = data.requires_grad_(requires_grad)
-        return self._tensors[name]
-
-
 def _of(kind, **parts):
     return {KIND: kind, **parts}
 
@@ -336,7 +271,7 @@ def _pack(description):
     others = {}
 
     def plain(value):
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             return value
         if type(value) is list:
             return list(map(plain, value))
@@ -349,80 +284,3 @@ def _pack(description):
 
     text = json.dumps(plain(description))
     return _of("packed", text=text, others=[value for _, value in others.values()])
-
-
-def _make_object(cls, state):
-    """A network or net with the attributes of the one that was described."""
-    if not issubclass(cls, _NETWORKS):
-        raise TypeError(f"{cls} is no network.")
-    made = cls.__new__(cls)
-    if isinstance(made, nn.Module):
-        nn.Module.__init__(made)
-        made.__setstate__(state)
-    else:
-        vars(made).update(state)
-    return made
-
-
-def _make_objects(shape, json=None, items=()):
-    made = np.empty(shape, dtype=object)
-    for i, item in enumerate(_loads(json) if json is not None else items):
-        made.flat[i] = item
-    return made
-
-
-def _make_list(cls, items):
-    if not issubclass(cls, list):
-        raise TypeError(f"{cls} is no list.")
-    return cls(items)
-
-
-def _make_dict(keys, values, ordered):
-    return (OrderedDict if ordered else dict)(zip(keys, values))
-
-
-def _make_frame(columns, index, values):
-    def column(dtype, array):
-        return array if dtype is None else pd.array(array, dtype=dtype)
-
-    frame = pd.DataFrame(
-        {i: column(*value) for i, value in enumerate(values)}, index=pd.Index(column(*index))
-    )
-    frame.columns = pd.Index(columns).infer_objects()
-    return frame
-
-
-def _make_tree(name, data, leaf_size, metric, params):
-    cls = {"KDTree": KDTree, "BallTree": BallTree}[name]
-    if not isinstance(metric, str):
-        raise TypeError("The metric of a tree must be given by name.")  # a function would be called
-    return cls(data, leaf_size, metric=metric, **params)
-
-
-def _make_generator(state):
-    generator = torch.Generator()
-    generator.set_state(torch.from_numpy(state))
-    return generator
-
-
-def _make_dtype(name):
-    dtype = getattr(torch, name)
-    if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"torch.{name} is no dtype.")
-    return dtype
-
-
-_loads = json.loads
-_MAKERS = {
-    "tuple": lambda items: tuple(items),
-    "list": _make_list,
-    "object": _make_object,
-    "objects": _make_objects,
-    "dict": _make_dict,
-    "frame": _make_frame,
-    "tree": _make_tree,
-    "generator": _make_generator,
-    "dtype": _make_dtype,
-    "device": lambda name: torch.device(name),
-    "path": lambda name: pathlib.Path(name),
-}

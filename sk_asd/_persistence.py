@@ -317,7 +317,7 @@ def _construct(members):
     import skops.io
     from sklearn.exceptions import InconsistentVersionWarning
 
-    from sk_asd._description import restore
+    from sk_asd._restoring import restore
 
     content = members[_ESTIMATOR]
     weights = safetensors.torch.load(members[_WEIGHTS]) if _WEIGHTS in members else {}

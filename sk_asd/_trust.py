@@ -1,8 +1,9 @@
 """Which classes and functions a file of :func:`sk_asd.save` may name, and what for.
 
 skops refuses names that are not trusted, but it may call one that is: as the type of a list, say,
-or of the keys of a dict. Here a name is therefore trusted for certain nodes of its schema alone. A
-name is looked up among what is loaded anyway: no module is imported because a file names it.
+or of the keys of a dict. Here a name is therefore trusted for certain nodes of its schema alone,
+and what stands where it would be called may be a plain type alone. A name is looked up among what
+is loaded anyway: no module is imported because a file names it.
 """
 
 import importlib
@@ -14,6 +15,8 @@ from sklearn.base import BaseEstimator
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from torch import nn
+
+from sk_asd._versions import VersionStamp
 
 # Loaded whatever a file holds, so that what it may name is there.
 _MODULES = (
@@ -33,9 +36,10 @@ _PACKAGES = ("sk_asd", "sklearn", "skorch", "torch", "zuko")
 _NAMED = frozenset({"TypeNode", "FunctionNode"})
 _MADE = _NAMED | {"ObjectNode"}
 
-# What a file may hold as objects. skorch's nets would run a pickle when their state is set, so
-# that they are not among them: `sk_asd._description` makes them from their attributes.
+# What a file may hold as objects, if no code of their own sets their state. That of skorch's nets,
+# which are estimators too, would run a pickle: `sk_asd._restoring` makes them otherwise.
 _BASES_MADE = (BaseEstimator, Callback)
+_STATE_SETTERS = (None, BaseEstimator.__setstate__, VersionStamp.__setstate__)
 _MODULES_MADE = (
     "sk_asd.model_selection._split",
     "sklearn.gaussian_process.kernels",
@@ -72,6 +76,16 @@ _SINGLE = {
         _NAMED,
     ),
 }
+# Nodes for names that skops trusts by itself. It has others, some of which call what they hold: a
+# defaultdict, for one, is asked for keys that it lacks when it is the state of something else.
+_NODES = frozenset(
+    f"{kind}Node"
+    for kind in (
+        *("Dict", "List", "Tuple", "Set", "Slice", "Json", "Bytes", "Bytearray", "NdArray"),
+        *("MaskedArray", "RandomState", "RandomGenerator", "Type", "Function", "Object", "Loss"),
+    )
+)
+# The types of the keys of a dict are called with the keys.
 _KEYS = {"builtins.str", "builtins.int", "builtins.float", "builtins.bool"}
 
 
@@ -92,11 +106,17 @@ def refused(schema, untrusted, trusted):
     dict of str to str
         Places in the estimator by name; empty where skops does not tell.
     """
-    found = {}
+    found, kinds = {}, {}
     allowed = {name: _allowed(name) for name in untrusted if name not in trusted}
-    for name, loader, path in _nodes(schema, ""):
-        wrong_key = loader == "key" and name not in _KEYS and name not in trusted
-        if wrong_key or loader not in allowed.get(name, (loader,)):
+    for name, loader, is_key, number, path in _nodes(schema, ""):
+        # skops takes the first node of a number for all of them, whatever the others say.
+        kind = name, loader, is_key and loader == "ListNode"
+        if number and kinds.setdefault(number, kind) != kind:
+            raise ValueError(f"different things have the number {number}")
+        wrong = loader not in allowed.get(name, _NODES)
+        if is_key and loader != "ListNode":
+            wrong |= loader != "TypeNode" or name not in _KEYS
+        if wrong and name not in trusted:
             found.setdefault(name, path)
     # Methods, for example, have names that are those of no node.
     return {**{name: "" for name, loaders in allowed.items() if not loaders}, **found}
@@ -114,30 +134,30 @@ def _allowed(name):
     if getattr(value, "__module__", None) != module or module.split(".")[0] not in _PACKAGES:
         return frozenset()
     if isinstance(value, type):
-        if module in _MODULES_MADE or issubclass(value, _BASES_MADE):
+        made = module in _MODULES_MADE or issubclass(value, _BASES_MADE)
+        setter = getattr(value, "__setstate__", None)
+        if made and value.__new__ is object.__new__ and setter in _STATE_SETTERS:
             return _MADE
-        return _NAMED if issubclass(value, _BASES_NAMED) else frozenset()
+        return _NAMED if made or issubclass(value, _BASES_NAMED) else frozenset()
     # Public metrics of scikit-learn, as scorers hold them.
     public = attribute in metrics.__all__ and getattr(metrics, attribute) is value
     return _NAMED if public else frozenset()
 
 
-def _nodes(state, path):
-    """Name, kind and place of every node of a schema; types of keys are of the kind "key"."""
+def _nodes(state, path, is_key=False):
+    """Name, loader, whether it is a type of keys or their list, number and place of every node."""
     if isinstance(state, list):
         for i, item in enumerate(state):
-            yield from _nodes(item, f"{path}[{i}]")
+            yield from _nodes(item, f"{path}[{i}]", is_key)
     elif isinstance(state, dict):
-        is_node = "__loader__" in state
+        loader = state.get("__loader__")
+        is_node = is_key or "__loader__" in state
         if is_node:
             # Classes of a packed network are in a list; what counts is where the network is.
             place = path.split(".others[")[0] or "the top"
-            yield f"{state.get('__module__')}.{state.get('__class__')}", state["__loader__"], place
+            name = f"{state.get('__module__')}.{state.get('__class__')}"
+            yield name, loader, is_key, state.get("__id__"), place
         for key, item in state.items():
-            if not is_node:
-                yield from _nodes(item, f"{path}.{key}" if path else key)
-            elif key != "key_types":
-                yield from _nodes(item, path)
-            else:
-                for name, loader, place in _nodes(item, path):
-                    yield name, "key" if loader == "TypeNode" else loader, place
+            inner = path if is_node else f"{path}.{key}" if path else key
+            of_keys = (is_node and key == "key_types") or (is_key and loader == "ListNode")
+            yield from _nodes(item, inner, of_keys)

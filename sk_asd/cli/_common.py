@@ -5,7 +5,6 @@ Nothing heavy is imported at module level, so that ``--help`` answers at once.
 
 import argparse
 import contextlib
-import csv
 import io
 import math
 import os
@@ -16,7 +15,6 @@ import warnings
 from pathlib import Path
 
 N_SHOWN = 5  # names listed in an error message
-NO_TEXT = "surrogateescape"  # what becomes of file names that are no valid UTF-8
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -72,14 +70,32 @@ def one_line(message):
 
 @contextlib.contextmanager
 def plain_warnings():
-    """Warnings as one line for a reader who did not write the code."""
+    """Warnings as one line for a reader who did not write the code, and names on any terminal."""
 
     def show(message, category, filename, lineno, file=None, line=None):
         print(f"sk-asd: warning: {one_line(message)}", file=sys.stderr)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _names_printed():
         warnings.showwarning = show
         yield
+
+
+@contextlib.contextmanager
+def _names_printed():
+    r"""Print ``\x`` in the place of what the encoding of stdout lacks, as stderr does anyway.
+
+    Work that is done must not fail at its last line.
+    """
+    stdout = sys.stdout
+    if not isinstance(stdout, io.TextIOWrapper):
+        yield
+        return
+    errors = stdout.errors
+    stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        stdout.reconfigure(errors=errors)
 
 
 class Progress:
@@ -97,7 +113,7 @@ class Progress:
     def __call__(self, text):
         """Print a line with the seconds since the start."""
         if not self.quiet:
-            print(f"[{self.seconds:4.0f} s] {text}", file=sys.stderr, flush=True)
+            print(f"[{self.seconds:4.0f} s] {printable(text)}", file=sys.stderr, flush=True)
 
     @property
     def bars(self):
@@ -129,14 +145,16 @@ def check_output(path, option="--out"):
 
     Raises
     ------
-    FileNotFoundError, IsADirectoryError
-        If its folder is missing, or the name is a folder.
+    OSError
+        If its folder is missing, or the name is that of a folder, pipe or device.
     """
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option} {path}: the folder {path.parent} does not exist.")
     if path.is_dir():
         raise IsADirectoryError(f"{option} {path} is a folder, expected the name of a file.")
+    if path.exists() and not path.is_file():
+        raise OSError(f"{option} {path} is a pipe or device, expected the name of a file.")
 
 
 def check_report(option="--report"):
@@ -302,13 +320,8 @@ def write_csv(table, path):
 
 def to_csv(table, path):
     """Write a DataFrame as csv that is read back as it was, whatever files are called."""
-    text = [table[column] for column in table if table[column].dtype.kind not in "biuf"]
-    # pandas does not quote a carriage return, and takes it for the end of a line.
-    odd = any("\r" in str(value) for column in text for value in column)
-    table.to_csv(
-        path,
-        index=False,
-        lineterminator="\n",
-        quoting=csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL,
-        errors=NO_TEXT,
-    )
+    from sk_asd.datasets._csv import NO_TEXT, quoting
+
+    columns = [table[name] for name in table if table[name].dtype.kind not in "biuf"]
+    texts = (str(value) for column in columns for value in column)
+    table.to_csv(path, index=False, lineterminator="\n", quoting=quoting(texts), errors=NO_TEXT)

@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 from sk_asd.cli._common import (
-    NO_TEXT,
     Progress,
     add_command,
     add_machine,
@@ -91,6 +90,8 @@ def read_scores(path):
         If it cannot be read, lacks a column or a value, or lists a path twice.
     """
     import pandas as pd
+
+    from sk_asd.datasets._csv import NO_TEXT
 
     try:
         # As text: "NA" may well be the name of a machine, and float() reads every digit.

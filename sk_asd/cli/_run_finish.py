@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.base import clone
 from sklearn.utils import Bunch
 
-from sk_asd.cli._common import NO_TEXT, relative_paths
+from sk_asd.cli._common import relative_paths
 from sk_asd.cli._models import load_model, save_model
 from sk_asd.cli._run_known import KnownDomains, KnownScores
 from sk_asd.cli._run_parts import (
@@ -20,6 +20,7 @@ from sk_asd.cli._run_parts import (
 )
 from sk_asd.cli._run_protocols import choice_clips
 from sk_asd.cli._train import sections_of
+from sk_asd.datasets._csv import NO_TEXT
 from sk_asd.ensemble import ScoreEnsembleCV
 from sk_asd.metrics import dcase_score, dcase_scorer
 

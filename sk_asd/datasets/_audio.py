@@ -16,10 +16,14 @@ import soundfile as sf
 _EXTENSIONS = {"aif", "aifc", "oga", "opus"}
 _HEADERLESS = {"raw"}
 
-# libsndfile shortens a truncated wav or aiff file silently, but tells so in its log.
-_SHORT_CHUNK = re.compile(r"^ *(?:data|SSND) : (\d+) \(should be (\d+)\)", re.MULTILINE)
+# libsndfile shortens a truncated wav, aiff, … file silently, but tells so in its log.
+_SHORT_CHUNK = re.compile(
+    r"^ *(?:data|SSND|BODY|riff|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+_SIZE_RF64 = re.compile(r"^ds64 .*?^  Data size : (\d+)", re.MULTILINE | re.DOTALL)
 # Writers that stream do not know the size yet and leave the largest one in the header.
 _STREAMED = 0x7FFFF000
+_ENDLESS = 2**63 - 1  # the same where sizes have 64 bits
 _PLAUSIBLE = 2**24  # values that memory is reserved for without a look
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 
@@ -60,13 +64,16 @@ def audio_suffixes():
 
 def _missing_frames(file):
     """Samples per channel that the header of an open file promises and the file does not hold."""
+    n_bytes = file.channels * _BYTES.get(file.subtype, 1)
+    size = _SIZE_RF64.search(file.extra_info) if file.format == "RF64" else None
+    if size is not None and int(size[1]) < _ENDLESS:
+        return max(0, int(size[1]) // n_bytes - file.frames)
     short = _SHORT_CHUNK.search(file.extra_info)
     if short is None:
         return 0
     promised, found = map(int, short.groups())
     if promised >= _STREAMED or promised <= found:
         return 0
-    n_bytes = file.channels * _BYTES.get(file.subtype, 1)
     return -(-(promised - found) // n_bytes)  # rounded up, as the last sample may be cut in half
 
 
@@ -101,6 +108,11 @@ def open_audio(path):
     name = path if os.name == "nt" else os.fsencode(path)
     try:
         with sf.SoundFile(name) as file:
+            if file.frames == _ENDLESS:
+                raise ValueError(
+                    f"The sound file {path} was made as a stream: its header does not say how many "
+                    f"samples it holds. Encode it once more, from file to file."
+                )
             yield file, _missing_frames(file)
     except sf.SoundFileError as error:
         if not os.access(path, os.R_OK):
@@ -216,8 +228,15 @@ def replacing(path):
     ------
     pathlib.Path
         The temporary name, with the same suffix.
+
+    Raises
+    ------
+    OSError
+        If `path` is a pipe or device, such as ``/dev/null``.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise OSError(f"Expected the name of a file, found a pipe or device: {path}")
     temporary = path.with_name(f".tmp_{uuid.uuid4().hex}{path.suffix}")
     try:
         yield temporary

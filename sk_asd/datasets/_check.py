@@ -211,12 +211,11 @@ def _decode(path):
         The samples of shape (n_samples, n_channels), to be gone through once more.
     """
     info = audio_info(path)
-    promised = info.frames + info.missing
+    blocks = _Blocks(path)
     try:
-        first = next(_blocks(path), np.empty((0, info.channels), np.float32))
-        if len(first) == promised:
-            return info.sr, promised, _Summary([first]), [first]
-        return info.sr, promised, _Summary(_blocks(path)), _blocks(path)
+        if info.frames * info.channels <= _BLOCK:
+            blocks = list(blocks)
+        return info.sr, info.frames + info.missing, _Summary(blocks), blocks
     except ValueError:
         # Compressed formats break off with an error. Where the last sample is out of reach, too,
         # the rest of the file is missing; else only a part of it is corrupt.
@@ -225,12 +224,20 @@ def _decode(path):
         return info.sr, info.frames, None, None
 
 
-def _blocks(path):
-    """Samples of all channels, piece by piece."""
-    with open_audio(path) as (file, _):
-        n = max(1, _BLOCK // file.channels)
-        while len(y := file.read(n, dtype="float32", always_2d=True)):
-            yield y
+class _Blocks:
+    """Samples of all channels of a file, piece by piece; at least one piece."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __iter__(self):
+        with open_audio(self._path) as (file, _):
+            n = max(1, _BLOCK // file.channels)
+            full = True
+            while full:
+                y = file.read(n, dtype="float32", always_2d=True)
+                full = len(y) == n
+                yield y
 
 
 class _Summary:

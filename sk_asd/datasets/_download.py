@@ -14,10 +14,10 @@ _TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
 _PIECE = 2**16  # what a broken connection loses at most
 _LONGEST_WAIT = 120
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-# What zipfile raises: a version, a method, a name or a number that makes no sense.
+# What zipfile raises: a version, a method, a name, a depth or a number that makes no sense.
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
-    *(NotImplementedError, UnicodeError, OverflowError),
+    *(NotImplementedError, UnicodeError, OverflowError, RecursionError),
 )
 
 

@@ -1,11 +1,11 @@
 """Labels and domains of evaluation clips, from the csv files of the organisers."""
 
-import csv
 import os
 import re
 import warnings
 from pathlib import Path
 
+from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._names import parse_name
 
 _GROUND_TRUTH = re.compile(r"ground_truth_(.+?)_(?:section|id)_\d+\w*\.csv")
@@ -80,8 +80,7 @@ def _files(sources):
 
 
 def _read_file(file):
-    with open(file, newline="", encoding="utf-8-sig") as stream:
-        rows = [(n, [f.strip() for f in row]) for n, row in enumerate(csv.reader(stream), 1) if row]
+    rows = [(n, [f.strip() for f in row]) for n, row in csv_rows(file)]
     match = _GROUND_TRUTH.fullmatch(file.name)
     if match:
         field = "domain" if "domain" in file.parent.name else "label"

@@ -1,6 +1,5 @@
 """Clip tables from folders of recordings."""
 
-import csv
 import os
 import re
 import warnings
@@ -9,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from sk_asd.datasets._audio import audio_suffixes
+from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._ground_truth import clip_key, read_ground_truth
 from sk_asd.datasets._names import GRAMMARS, column_name, parse_name, stem_of, typed_column
 from sk_asd.utils._sklearn import StrOptions, validate_params
@@ -30,6 +30,7 @@ _FOLDERS = {
     "abnormal": {"label": "anomaly"},
     "anomalous": {"label": "anomaly"},
 }
+_NAMELESS = "machine"  # the root of the file system has no name that a file could have
 _SECTION_FOLDER = re.compile(r"(?:section|id)_(\d+)")
 
 
@@ -209,7 +210,7 @@ def _read_rows(files, root, layout):
         elif layout == "tree" and ("split" in place or "label" in place):
             row |= {"section": "00"} | place
         elif layout == "flat":
-            row |= {"machine": file.parent.name, "section": "00", "split": "train"}
+            row |= {"machine": file.parent.name or _NAMELESS, "section": "00", "split": "train"}
         else:
             unknown.append(file)
         if row["split"] == "train" and row["label"] is None:
@@ -255,7 +256,7 @@ def _read_folders(folders, depth):
     while first > 0 and (said := meaning(folders[first])) is not None:
         place = said | place
         first -= 1
-    place["machine"] = folders[first] if place else folders[-1]
+    place["machine"] = folders[first] if first > 0 else _NAMELESS
     return place
 
 
@@ -289,19 +290,18 @@ def _read_attribute_tables(folder):
     """Attributes by clip name. Rows are ragged: pairs are read until the row, or the file, ends."""
     table = {}
     for file in sorted(folder.glob("attributes_*.csv")):
-        with open(file, newline="", encoding="utf-8-sig") as stream:
-            for name, *fields in csv.reader(stream):
-                full = [f for f in fields if Path(f).suffix.lower() in audio_suffixes()]
-                if full:  # the evaluator's tables end with the full name, which is right
-                    parsed = parse_name(full[-1])
-                    pairs = parsed.attributes if parsed else {}
-                else:
-                    pairs = {
-                        column_name(key.strip()): value.strip()
-                        for key, value in zip(fields[::2], fields[1::2])
-                        if key.strip() not in ("", "noAttribute") and value.strip()
-                    }
-                table[stem_of(name)] = pairs
+        for _, (name, *fields) in csv_rows(file):
+            full = [f for f in fields if Path(f).suffix.lower() in audio_suffixes()]
+            if full:  # the evaluator's tables end with the full name, which is right
+                parsed = parse_name(full[-1])
+                pairs = parsed.attributes if parsed else {}
+            else:
+                pairs = {
+                    column_name(key.strip()): value.strip()
+                    for key, value in zip(fields[::2], fields[1::2])
+                    if key.strip() not in ("", "noAttribute") and value.strip()
+                }
+            table[stem_of(name)] = pairs
     return table
 
 

@@ -83,7 +83,11 @@ def stem_of(name):
 
     ``Path.stem`` alone would cut a value such as ``ac_0.03`` of a name that carries no suffix.
     """
-    name = name.strip().replace("\\", "/").rsplit("/", 1)[-1]
+    return without_suffix(name.strip().replace("\\", "/").rsplit("/", 1)[-1])
+
+
+def without_suffix(name):
+    """Name of a file without the suffix, where that is one of a sound file."""
     head, dot, suffix = name.rpartition(".")
     return head if dot and f".{suffix.lower()}" in audio_suffixes() else name
 

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from sk_asd.datasets._audio import replacing
-from sk_asd.datasets._names import stem_of
+from sk_asd.datasets._csv import NO_TEXT, csv_rows, quoting
+from sk_asd.datasets._names import stem_of, without_suffix
 from sk_asd.metrics._dcase import DOMAINS, _aligned, _year, is_test
 from sk_asd.utils._containers import column_of
 
 _N_SHOWN = 3
-_NO_TEXT = "surrogateescape"  # what becomes of file names that are no valid UTF-8
 
 
 def write_submission(clips, scores, decisions, folder, *, rules=2022):
@@ -42,8 +42,9 @@ def write_submission(clips, scores, decisions, folder, *, rules=2022):
     Raises
     ------
     ValueError
-        If a machine, section, domain or path is missing, two clips of a file have one name, a
-        score is not finite, or a decision is not 1 or -1. Nothing is written then.
+        If a machine, section, domain or path is missing, no file can be named after one of them,
+        two clips of a file have one name, a score is not finite, or a decision is not 1 or -1.
+        Nothing is written then.
 
     See Also
     --------
@@ -101,13 +102,10 @@ def write_submission(clips, scores, decisions, folder, *, rules=2022):
             path = folder / f"{column}_{tail}.csv"
             with (
                 replacing(path) as temporary,
-                open(temporary, "w", newline="", encoding="utf-8", errors=_NO_TEXT) as stream,
+                open(temporary, "w", newline="", encoding="utf-8", errors=NO_TEXT) as stream,
             ):
                 values = rows[column].tolist()  # Python's numbers, written so that they read back
-                # The reader takes a carriage return without quotes for the end of a line.
-                odd = any("\r" in name for name in rows["name"])
-                quoting = csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL
-                writer = csv.writer(stream, lineterminator="\n", quoting=quoting)
+                writer = csv.writer(stream, lineterminator="\n", quoting=quoting(rows["name"]))
                 writer.writerows(zip(rows["name"], values))
             written.append(path)
     return written
@@ -180,13 +178,17 @@ def _table(clips, year):
                 f"The {column} is unknown for {unknown.sum()} of {len(rows)} test clips, such as "
                 f"{table['path'][unknown].iloc[0]}."
             )
+    for column in keys[1:]:
+        for value in table[column].unique():
+            if Path(str(value)).name != str(value):
+                raise ValueError(f"The {column} {value!r} cannot be a part of a file name.")
     if year == 2021 and not table["domain"].isin(DOMAINS).all():
         raise ValueError(
             f"The column 'domain' must hold {' or '.join(map(repr, DOMAINS))}, found "
             f"{sorted(set(table['domain']).difference(DOMAINS))}."
         )
     table["name"] = [Path(path).name for path in table["path"]]
-    table["stem"] = [stem_of(name) for name in table["name"]]
+    table["stem"] = [without_suffix(name) for name in table["name"]]
     repeated = table.duplicated([*keys[1:], "stem"])
     if repeated.any():
         stem = table["stem"][repeated].iloc[0]
@@ -222,14 +224,15 @@ def _groups(table, year):
 
 def _read_file(path, clips):
     """Values of one file, with the index of its clips."""
-    found = {}
-    with open(path, newline="", encoding="utf-8-sig", errors=_NO_TEXT) as stream:
-        for line, row in enumerate(csv.reader(stream), 1):
-            if row:
-                name, value = _read_row(path, line, row)
-                if name in found:
-                    raise ValueError(f"{path}, line {line}: {row[0]} is there twice.")
-                found[name] = value
+    found, known = {}, set(clips["stem"])
+    for line, row in csv_rows(path):
+        name, value = _read_row(path, line, row)
+        stem = without_suffix(name)
+        if stem not in known:
+            stem = stem_of(name)  # of a path, on any system, or with spaces around
+        if stem in found:
+            raise ValueError(f"{path}, line {line}: {name} is there twice.")
+        found[stem] = value
     lacking = [stem for stem in clips["stem"] if stem not in found]
     extra = sorted(set(found).difference(clips["stem"]))
     if lacking or extra:
@@ -250,7 +253,7 @@ def _read_row(path, line, row):
     if not math.isfinite(value) or (decision and value not in (0, 1)):
         wanted = "0 or 1" if decision else "finite number"
         raise ValueError(f"{path}, line {line}: expected <file name>,<{wanted}>, found {row}.")
-    return stem_of(name), value
+    return name, value
 
 
 def _some(names):

@@ -100,6 +100,18 @@ def test_truncated_file_is_an_error_although_libsndfile_shortens_it(tmp_path, no
     assert audio_info(path) == (16000, 1400, 1, 200)
 
 
+@pytest.mark.parametrize("kind", ["RF64", "W64", "AU", "SVX"])
+def test_truncated_files_of_other_kinds(tmp_path, noise, kind):
+    """RF64 and W64 hold what is too long for a wav file."""
+    path = tmp_path / f"cut.{kind.lower()}"
+    sf.write(path, noise, 16000, subtype="PCM_16", format=kind)
+    assert audio_info(path) == (16000, 1600, 1, 0)
+    path.write_bytes(path.read_bytes()[:-400])
+    with pytest.raises(ValueError, match=r"cut\.\w+ is truncated: .* 200 more samples"):
+        read_audio(path)
+    assert audio_info(path) == (16000, 1400, 1, 200)
+
+
 def test_wav_cut_after_its_header(tmp_path, noise):
     path = tmp_path / "head.wav"
     write_audio(path, noise, 16000)
@@ -128,6 +140,19 @@ def test_streamed_wav_without_size_is_whole(tmp_path, noise):
     assert audio_info(path) == (16000, 1600, 1, 0)
 
 
+def test_streamed_flac_without_length(tmp_path, noise):
+    """The decoder finds no place in it."""
+    path = tmp_path / "piped.flac"
+    write_audio(path, noise, 16000)
+    content = bytearray(path.read_bytes())
+    content[21] &= 0xF0  # 36 bits
+    content[22:26] = bytes(4)
+    path.write_bytes(content)
+    for read in (read_audio, audio_info):
+        with pytest.raises(ValueError, match=r"piped\.flac .* does not say how many samples"):
+            read(path)
+
+
 def test_info(tmp_path, write_tone):
     path = write_tone(tmp_path / "two.flac", n_samples=480, sr=48000, n_channels=2)
     assert audio_info(path) == (48000, 480, 2, 0)
@@ -146,6 +171,20 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, noise):
         write_audio(path, noise, 16000, subtype="FLOAT")  # flac knows no such samples
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("through_a_link", [False, True])
+def test_pipes_are_left_alone(tmp_path, noise, through_a_link):
+    path = tmp_path / "pipe.wav"
+    os.mkfifo(path)
+    if through_a_link:
+        path, target = tmp_path / "link.wav", path
+        path.symlink_to(target)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match=rf"found a pipe or device: .*{path.name}"):
+        write_audio(path, noise, 16000)
+    assert sorted(tmp_path.iterdir()) == before
+    assert stat.S_ISFIFO((tmp_path / "pipe.wav").stat().st_mode)
 
 
 def test_written_file_has_the_usual_permissions(tmp_path, noise):

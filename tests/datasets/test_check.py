@@ -312,6 +312,25 @@ def test_bad_input(table, noise):
             check_clips(clips, **wrong)
 
 
+@pytest.mark.parametrize("size", [1, 2, 7, 100, 4096])
+def test_a_long_file_is_checked_piece_by_piece_as_if_it_were_a_whole(table, size, monkeypatch):
+    """Flat tops of 1 to 9 samples lie across the ends of pieces."""
+    rng = np.random.default_rng(0)
+    noise = [rng.uniform(-0.4, 0.4, (400, n)) for n in (1, 1, 2, 3)]
+    for y in noise:
+        for start in range(0, 390, 30):
+            n = rng.integers(1, 10)
+            y[start : start + n, start % y.shape[1]] = 0.9 * (-1) ** (start // 30)
+    clips = table(*noise, noise[1] - 0.05, noise[1], np.zeros(400), np.empty(0))
+    bad = table({"name": "bad.wav", "y": np.full(400, np.nan), "as": "FLOAT"})
+    clips = pd.concat([clips, bad], ignore_index=True)
+    # Any flat top is a finding, so that the detail says how many there are.
+    whole = check_clips(clips, clip_fraction=1e-6)
+    assert {"clipped", "duplicate", "silent", "nan", "unreadable"} <= set(whole["problem"])
+    monkeypatch.setattr("sk_asd.datasets._check._BLOCK", size)
+    pd.testing.assert_frame_equal(check_clips(clips, clip_fraction=1e-6), whole)
+
+
 class TestRealRecordings:
     def test_nothing_is_wrong_with_the_machines(self, real_data):
         """815 clips of 16 kHz, mono, 10 s, some loud, no two equal (their md5 differ)."""

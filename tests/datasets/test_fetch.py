@@ -496,8 +496,9 @@ def test_encrypted_archive(fetch, zenodo):
         lambda content: content[:-30],
         lambda content: b"<html>" + content[6:50],
         lambda content: content.replace(NOISE, NOISE[:-1] + bytes([NOISE[-1] ^ 1])),
+        lambda content: archive_of({"d/" * 3000 + "deep.wav": b""}),
     ],
-    ids=["truncated", "no archive", "flipped bit"],
+    ids=["truncated", "no archive", "flipped bit", "folders without end"],
 )
 def test_broken_archive_is_deleted_and_named(fetch, zenodo, tmp_path, spoil):
     good = zenodo.files[DEV]

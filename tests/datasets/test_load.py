@@ -1,10 +1,12 @@
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from sk_asd.datasets import load_clips
+from sk_asd.datasets._load import _read_rows
 
 BASE = ["path", "machine", "section", "domain", "split", "label"]
 
@@ -316,6 +318,24 @@ def test_attribute_table_fills_in_what_names_lack(tree):
     assert rows(clips, "domain", "label")[0] == (None, None)
 
 
+def test_attribute_table_of_another_encoding(tree):
+    root = tree("valve/train/section_05_source_train_normal_0000.wav")
+    (root / "valve" / "attributes_05.csv").write_bytes(
+        b"\n\nsection_05_source_train_normal_0000.wav,Stra\xdfe,3\n"
+    )
+    assert load_clips(root)["Stra\udcdfe"].tolist() == [3]
+
+
+@pytest.mark.parametrize("name", ["section_00_source_train_normal_0000.wav", "any.wav"])
+def test_the_root_of_the_file_system_is_no_name_of_a_machine(name):
+    """As in a container where /train is mounted."""
+    root = Path("/train")
+    ((row,), unknown) = _read_rows([root / name], root, "auto")
+    assert (row["machine"], row["split"], unknown) == ("machine", "train", [])
+    ((row,), _) = _read_rows([Path("/any.wav")], Path("/"), "flat")
+    assert row["machine"] == "machine"
+
+
 class TestGroundTruth:
     @pytest.fixture
     def data(self, tree):
@@ -334,7 +354,7 @@ class TestGroundTruth:
             for name, text in files.items():
                 path = tmp_path / "evaluator" / name.replace("__", "/")
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.with_suffix(".csv").write_text(text)
+                path.with_suffix(".csv").write_text(text, errors="surrogateescape")
             return tmp_path / "evaluator"
 
         return write
@@ -465,6 +485,8 @@ class TestGroundTruth:
             ("clip.wav,1\n", "line 1: expected <clip name>"),
             ("section_03_0000.wav,1,0\n", "line 1: expected <clip name>"),
             ("", "Found no entry"),
+            pytest.param(f"{'x' * 200_000},1\n", r"section_03_test\.csv is no csv file", id="long"),
+            ("clip\udcff.wav,1\n", r"section_03_test\.csv, line 1: expected <clip name>"),
         ],
     )
     def test_faulty_file(self, data, evaluator, text, match):

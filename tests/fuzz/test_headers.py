@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-N_MUTATIONS = 500  # of each format
+N_MUTATIONS = 1000  # of each format
 N_SAMPLES = 1600
 KINDS = {
     "wav": [("PCM_16", 1), ("PCM_24", 2), ("FLOAT", 1), ("ULAW", 1), ("IMA_ADPCM", 1)],
@@ -63,9 +63,13 @@ def mutated(original, rng):
 
 @pytest.mark.parametrize("suffix", KINDS)
 def test_mutated_headers(suffix, originals, rng, tmp_path):
-    for i in range(N_MUTATIONS):
-        original = originals[suffix][i % len(originals[suffix])]
-        (tmp_path / f"m{i:04d}.{suffix}").write_bytes(mutated(original, rng))
+    contents = {}  # no two alike, and none as it was
+    while len(contents) < N_MUTATIONS:
+        original = originals[suffix][len(contents) % len(originals[suffix])]
+        if (content := mutated(original, rng)) != original:
+            contents[content] = None
+    for i, content in enumerate(contents):
+        (tmp_path / f"m{i:04d}.{suffix}").write_bytes(content)
     examine = Path(__file__).with_name("examine.py")
     lines = []
     with open(tmp_path / "found.txt", "w+") as file:

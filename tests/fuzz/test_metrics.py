@@ -104,7 +104,7 @@ def test_a_submission_is_read_back_as_it_was_written(table, data):
     clips, scores = table
     # Whatever a file may be called.
     text = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), max_size=8)
-    names = st.one_of(text, st.sampled_from(["\r", "\n", "\r\n", '"', ",", "\udcff", "\x1a"]))
+    names = st.one_of(text, st.sampled_from(["\r", "\n", "\r\n", '"', ",", "\udcff", "\x1a", "\\"]))
     stems = data.draw(st.lists(names, min_size=len(clips), max_size=len(clips)))
     clips = clips.assign(path=[f"{i}{stem}x.wav" for i, stem in enumerate(stems)])
     decisions = np.where(scores >= 0, 1, -1)

@@ -1,6 +1,8 @@
 """A thousand odd file names, links and loops: nothing is written but what was asked for."""
 
+import io
 import os
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -13,6 +15,7 @@ from sk_asd.cli import main
 from sk_asd.cli._evaluate import read_scores
 from sk_asd.datasets import check_clips, load_clips
 from sk_asd.datasets._audio import write_audio
+from sk_asd.metrics import read_submission
 
 N_NAMES = 1000
 SR = 16000
@@ -143,10 +146,12 @@ def test_odd_names_from_check_to_evaluation(plant, tmp_path, capsys, monkeypatch
 
     out = tmp_path / "out"
     out.mkdir()
-    model, scores = str(out / "m.joblib"), str(out / "s.csv")
+    # What is printed holds the names of these, too.
+    model, scores = (str(out / os.fsdecode(name)) for name in (b"m\xff.joblib", b"s\xff\x1b.csv"))
     system = ["--system", "pooling", "--n-fft", "256", "--n-mels", "8", "--detector", "knn"]
     assert main(["train", str(root), *system, "--out", model, "--quiet"]) == 0
-    assert main(["score", model, str(root), "--out", scores, "--quiet"]) == 0
+    others = ["--dcase", str(out / "dcase"), "--cache-dir", str(out / "cache")]
+    assert main(["score", model, str(root), "--out", scores, "--quiet", *others]) == 0
     table = read_scores(scores)
     tests = [os.path.relpath(name, root) for name in names if names[name][0] == "test"]
     assert sorted(table["path"]) == sorted(tests)
@@ -155,7 +160,12 @@ def test_odd_names_from_check_to_evaluation(plant, tmp_path, capsys, monkeypatch
 
     assert below(tmp_path / "outer") == before
     assert {path.name for path in tmp_path.iterdir()} == {"outer", "out"}
-    assert {path.name for path in out.iterdir()} == {"m.joblib", "s.csv"}
+    written = {Path(model).name, Path(scores).name, "dcase", "cache"}
+    assert {path.name for path in out.iterdir()} == written
+    submitted = read_submission(out / "dcase", clips)["score"]
+    found = table.set_index("path")["score"]
+    paths = [os.path.relpath(path, root) for path in clips["path"][submitted.index]]
+    np.testing.assert_array_equal(submitted, found[paths])
 
 
 def test_links_and_pipes(plant, tmp_path, capsys):
@@ -193,6 +203,11 @@ def test_links_and_pipes(plant, tmp_path, capsys):
     for path, detail in zip(unreadable["path"], unreadable["detail"]):
         assert path in detail
     assert within(300, main, ["check", str(root), "--quiet"]) == 1
+    # Nor is any of them replaced by what is written.
+    for name in ("pipe.wav", "null.wav"):
+        argv = ["train", str(root), "--system", "pooling", "--out", str(test / name)]
+        assert within(300, main, argv) == 2
+        assert "is a pipe or device, expected the name of a file" in capsys.readouterr().err
     assert below(tmp_path / "outer") == before
 
 
@@ -204,6 +219,15 @@ def within(seconds, function, *args, **kwargs):
     thread.join(seconds)
     assert not thread.is_alive(), f"{function.__name__} hangs"
     return result[0]
+
+
+def test_a_terminal_that_lacks_the_letters(plant, monkeypatch):
+    root, names = plant
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    assert main(["check", str(root), "--sr", "8000", "--quiet"]) == 1
+    assert len(shown.getvalue().split(b"\n")) == len(["head", *names, "", "sum", ""])
+    assert sys.stdout.errors == "strict"
 
 
 def test_machines_of_odd_names(tmp_path, rng, capsys, monkeypatch):

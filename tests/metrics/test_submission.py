@@ -207,6 +207,24 @@ def test_names_are_found_whatever_their_suffix(tmp_path):
     assert read_submission(tmp_path, clips)["score"].tolist() == [-1.5, 0.1 + 0.2, 0.0]
 
 
+@pytest.mark.parametrize(
+    "names", [["\ufeffa.wav", "\ufeffb.wav"], ["a\\.wav", "b\\.wav"], [" a", "a"]]
+)
+def test_odd_names_read_back(tmp_path, names):
+    """Byte order marks that begin a file, names that look like folders, or like each other."""
+    clips = pd.DataFrame({"path": names, "machine": "fan", "section": "03"})
+    write_submission(clips, [1.0, 2.0], None, tmp_path)
+    assert read_submission(tmp_path, clips)["score"].tolist() == [1, 2]
+
+
+def test_paths_of_any_system_are_read(tmp_path):
+    write_submission(small(), SCORES, None, tmp_path)
+    path = tmp_path / "anomaly_score_fan_section_03_test.csv"
+    path.write_text("C:\\data\\a.wav,1\n data/b.wav ,2\n")
+    found = read_submission(tmp_path, small())["score"]
+    assert sorted(found)[:2] == [-2, -1]
+
+
 def test_older_files_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     write_submission(small(), SCORES, DECISIONS, tmp_path)
     before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
@@ -238,6 +256,8 @@ def test_older_files_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         ({"domain": None}, SCORES, DECISIONS, 2021, "domain is unknown for 3 of 3"),
         ({"domain": "moon"}, SCORES, DECISIONS, 2021, r"'source' or 'target', found \['moon'\]"),
         ({"split": "train"}, SCORES, DECISIONS, 2022, "None of the 4 clips has split 'test'"),
+        ({"machine": "a/b"}, SCORES, DECISIONS, 2022, "machine 'a/b' cannot be a part of a file"),
+        ({"section": "/../00"}, SCORES, DECISIONS, 2020, "section '/../00' cannot be a part"),
         ({"path": "/x/a.wav"}, SCORES, DECISIONS, 2022, "and section are called a"),
     ],
 )
@@ -264,6 +284,9 @@ def test_column_that_is_missing(tmp_path):
             r"line 2: expected <file name>,<finite number>, found \['b'\]",
         ),
         ("anomaly_score", "a,1\nb,2,3\n", "line 2: expected"),
+        pytest.param(
+            "anomaly_score", f"a,{'1' * 200_000}\n", "is no csv file: field larger", id="long"
+        ),
         ("anomaly_score", "a,nan\nb,2\n", "line 1: expected .*'nan'"),
         ("anomaly_score", "file,score\na,1\nb,2\n", "line 1: expected"),
         ("decision_result", "a,0\nb,-1\n", "line 2: expected <file name>,<0 or 1>, found"),

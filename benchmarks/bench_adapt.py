@@ -7,11 +7,15 @@ of the new condition, 5 standard deviations off in another direction.
 """
 
 import argparse
+import os
+import platform
 from datetime import date
 from pathlib import Path
 
 import numpy as np
+import sklearn
 import xarray as xr
+from bench_classification import write
 
 from sk_asd.detectors import (
     GaussianMixtureDetector,
@@ -80,13 +84,15 @@ def main():
     if not args.smoke:
         text = (
             "# Ten clips of a new operating condition\n\n"
-            f"`python benchmarks/bench_adapt.py`, {date.today()}: {draws} draws of the ten, beside "
-            "200 clips of the known condition; contamination 0.1. Share of later clips of the new "
-            "condition that are called abnormal, before and after `adapt`, the mean and what 5 % "
-            "of the draws exceed; the same of the known condition, mean; and share of faulty clips "
-            "of the new condition that are found, the mean and what 5 % of the draws fall below.\n"
+            f"`python benchmarks/bench_adapt.py`, {date.today()}, {platform.machine()}, "
+            f"{os.cpu_count()} cores, scikit-learn {sklearn.__version__}: {draws} draws of the "
+            "ten, beside 200 clips of the known condition; contamination 0.1. Share of later clips "
+            "of the new condition that are called abnormal, before and after `adapt`, the mean and "
+            "what 5 % of the draws exceed; the same of the known condition, mean; and share of "
+            "faulty clips of the new condition that are found, the mean and what 5 % of the draws "
+            "fall below.\n"
         )
-        RESULTS.write_text("\n".join([text, *lines, ""]))
+        write(RESULTS, "\n".join([text, *lines, ""]))
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import torch
 from bench_classification import write
 from scipy.stats import poisson
 
-from sk_asd.decisions import set_threshold
+from sk_asd.decisions import false_alarms_per_day, set_threshold
 from sk_asd.features import LogMel
 from sk_asd.systems import make_pooling
 from sk_asd.watching import DriftMonitor, StreamingScorer
@@ -39,6 +39,7 @@ WINDOW = 10.0
 K_OF_N = (3, 5)
 N_TRAIN = 400
 FALSE_PER_DAY = 86  # single windows of the 8,640 of a day
+N_RECENT = 300  # windows of a comparison with those of training
 KINDS = ("fault", "dead", "fault", "gap", "silence", "fault", "clipping")
 LABELS = {"machine": "fan", "section": "00"}
 
@@ -97,7 +98,7 @@ def resident():
 def run(seconds):
     """Feed the stream and return what is measured."""
     system, machine = train(), Machine(seconds)
-    drift = DriftMonitor(system[-1].training_scores_, n_recent=300)
+    drift = DriftMonitor(system[-1].training_scores_, n_recent=N_RECENT)
     scorer = StreamingScorer(system, WINDOW, k_of_n=K_OF_N, hysteresis=0.5, drift=drift, **LABELS)
     rng = np.random.default_rng(0)
     scores, events, memory, spent = [], [], [], 0.0
@@ -147,6 +148,7 @@ def check(system, machine, scores, events, memory, seconds):
     rate = below / len(quiet)
     k, n = K_OF_N
     expected = len(quiet) * math.comb(n, k) * rate**k
+    (day,) = false_alarms_per_day(system, 100).itertuples()
     elsewhere = sum(not inside(alarm) for alarm in alarms)
     settled = memory[1:] or memory
     rows = {
@@ -162,11 +164,15 @@ def check(system, machine, scores, events, memory, seconds):
         "alarms elsewhere": str(elsewhere),
         "to be expected at most, of independent windows": f"{expected:.2f}",
         "normal windows below the threshold": (
-            f"{100 * rate:.1f} % (asked for: at most {100 * FALSE_PER_DAY / 8640:.1f} %)"
+            f"{100 * rate:.2f} % (asked for, on average over training clips: "
+            f"{100 * FALSE_PER_DAY / 8640:.2f} %; of these with 95 % confidence: "
+            f"{day.low:.2f} to {day.high:.2f} %)"
         ),
         "planted conditions": ", ".join(f"{v} {k}" for k, v in planted.items()),
         "seen": ", ".join(f"{v} {k}" for k, v in seen.items()),
-        "drift": f"{sum(e.type == 'drift' for e in events)} comparisons",
+        f"comparisons of {N_RECENT} windows, of them drifted": (
+            f"{len(scores) // N_RECENT}, {sum(e.type == 'drift' for e in events)}"
+        ),
         "memory after the first minute, MB": f"{settled[0]:.0f}",
         "smallest and largest after it, MB": f"{min(settled):.0f}, {max(settled):.0f}",
         "change": f"{100 * (max(settled) / settled[0] - 1):+.1f} %",

@@ -15,6 +15,7 @@ from sk_asd.cli._models import TRUST, load_model, pipelines
 
 _BYTES = 2  # of a sample of raw PCM
 _READ = 65536
+_LARGEST = sys.float_info.max
 
 _DESCRIPTION = f"""\
 Score sound as it comes, and raise alarms. SOURCE is a folder in which recordings arrive, or - for
@@ -32,8 +33,8 @@ One line of JSON on stdout for everything that happens, with the key "type" and
   error      message                        a recording that cannot be scored
 
 and machine and section where the model knows them. Times are seconds from the start of the stream.
-Of a folder every line has the path of the recording, and times count from its start: alarms may
-begin in an earlier one, at a negative time.
+Of a folder every line has the path of the recording, and times count from its start: alarms and
+drift may begin in an earlier one, at a negative time.
 
 A recording is scored when it has stopped growing and can be read, once; one that changes later is
 scored again. SIGTERM and SIGINT end the command with exit status 0, after a whole line.
@@ -74,12 +75,13 @@ def add_parser(commands):
         metavar="X",
         help="clear an alarm by windows that score X above the threshold (default: 0)",
     )
-    parser.add_argument("--threshold", type=float, metavar="X", help="instead of the model's")
+    parser.add_argument("--threshold", type=_finite, metavar="X", help="instead of the model's")
     parser.add_argument(
         "--drift",
         type=positive_int,
         metavar="N",
-        help="compare every N scores with those of training",
+        help="compare every N scores with those of training; not for detectors that know these by "
+        "heart, such as networks",
     )
     parser.add_argument("--channel", type=int, default=0, metavar="C", help="from 0 (default: 0)")
     pcm = parser.add_argument_group("standard input")
@@ -106,6 +108,13 @@ def add_parser(commands):
             metavar="SECONDS",
             help=f"{text} (default: {seconds:g})",
         )
+
+
+def _finite(text):
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"expected a finite number, found {text}")
+    return value
 
 
 def _positive(text):
@@ -149,6 +158,8 @@ def check_args(args):
     """
     if args.channel < 0:
         raise ValueError(f"--channel {args.channel}: channels are counted from 0.")
+    if args.drift == 1:
+        raise ValueError("--drift 1: expected at least 2 scores to compare.")
     if args.source == "-":
         if args.state is not None:
             raise ValueError("--state is for a folder: standard input cannot be read again.")
@@ -227,7 +238,8 @@ class Scorers:
         self.system = system
         self.sections = sections
         self._args = args
-        first = pipelines(system)[0][0]
+        found = pipelines(system)
+        first = found[0][0] if found else None
         self.sr = args.sr or getattr(first, "sr", None)
         if self.sr is None:
             raise ValueError(f"{args.model} does not say its sample rate: give --sr.")
@@ -249,21 +261,23 @@ class Scorers:
         ValueError
             If that does not tell.
         """
-        if not self.sections:
-            return None, None
+        if not self.sections:  # sk_asd.save does not note them
+            return self._args.machine, self._args.section
         machine = self._one_of("machine", machine, self.sections)
         return machine, self._one_of("section", section, self.sections[machine])
 
     def _one_of(self, kind, value, known):
         given = getattr(self._args, kind)
-        if given is not None and given not in known:
-            raise ValueError(f"--{kind} {given}: the model knows {', '.join(known)}.")
-        for name in (given, value):
-            if name in known:
-                return name
-        if len(known) == 1:
+        name = value if given is None else given
+        if name in known:
+            return name
+        if name is None and len(known) == 1:
             return next(iter(known))
-        raise ValueError(f"no {kind} is known; give --{kind}, one of {', '.join(known)}.")
+        known = ", ".join(known)
+        if given is not None:
+            raise ValueError(f"--{kind} {given}: the model knows {known}.")
+        found = f"no {kind} is known" if name is None else f"{kind} {name} is not known"
+        raise ValueError(f"{found}; give --{kind}, one of {known}.")
 
     def __call__(self, place):
         """Scorer of a machine and section."""
@@ -292,8 +306,8 @@ class Scorers:
         from sk_asd.decisions._parts import known_scores, last_step
         from sk_asd.watching import DriftMonitor
 
-        scores, rows = known_scores(self.system)
         last, _ = last_step(self.system)
+        scores, rows = known_scores(last)
         columns = getattr(last, "by", None) or []
         columns = [columns] if isinstance(columns, str) else columns
         names = dict(zip(("machine", "section"), place))
@@ -350,6 +364,8 @@ def emit(place, event=None, *, begin=0.0, **more):
     line |= more
     if event is not None:
         line |= {k: v for k, v in asdict(event).items() if v is not None and k != "type"}
+        for key in line.keys() & {"score", "threshold"}:  # JSON has no infinity
+            line[key] = max(-_LARGEST, min(line[key], _LARGEST))
         for key in ("start", "end"):
             line[key] = None if line.get(key) is None else round(line[key] - begin, 6)
     # One call, so that no line is ever written in part.

@@ -172,8 +172,16 @@ class Watch:
         """Recordings by path relative to the folder, with size and time of modification."""
         suffixes = audio_suffixes()
         found = {}
-        for folder, subfolders, names in os.walk(self._root, followlinks=True):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        root = str(self._root)
+        above = {root: {os.path.realpath(root)}}  # a link to one of these leads round and round
+        for folder, subfolders, names in os.walk(root, followlinks=True):
+            ways, kept = above.pop(folder), []
+            for name in subfolders:
+                path = os.path.join(folder, name)
+                if not name.startswith(".") and (real := os.path.realpath(path)) not in ways:
+                    above[path] = ways | {real}
+                    kept.append(name)
+            subfolders[:] = kept
             for name in names:
                 if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
                     continue
@@ -185,22 +193,25 @@ class Watch:
 
     def _try(self, path, stamp, age):
         """Score a recording; return False where it is to be tried again."""
-        place, state = (None, None), None
+        place = None, None
         try:
             self._check(path)
             place = self._place(path)
-            state = self._score(path, place)
+            begin, events = self._score(path, place)
         except Unreadable as error:
             if age < self._args.give_up:
                 return False
             message = error
         except (ValueError, OSError) as error:
             message = error
-        if state is None:
-            emit(place, path=path, message=one_line(message))
-            place = None
-        # After its lines: a recording is rather scored twice than never, when the power fails.
-        self._memory.put(path, stamp, place, state)
+        else:
+            for event in events:
+                emit(place, event, begin=begin, path=path)
+            # After its lines: rather twice than never, when power fails or the process is killed.
+            self._memory.put(path, stamp, place, _get_state(self._scorers(place)))
+            return True
+        emit(place, path=path, message=one_line(message))
+        self._memory.put(path, stamp)
         return True
 
     def _check(self, path):
@@ -211,7 +222,9 @@ class Watch:
             raise Unreadable(error) from error
         if info.frames >= _UNKNOWN:
             raise Unreadable(f"The sound file {path} does not say its length yet.")
-        if info.missing or info.frames <= 0:
+        if info.frames <= 0:
+            raise Unreadable(f"The sound file {path} holds no samples.")
+        if info.missing:
             raise Unreadable(
                 f"The sound file {path} is truncated: it holds {info.frames} samples, and lacks "
                 f"{info.missing}."
@@ -242,7 +255,7 @@ class Watch:
             raise ValueError(f"{path}: {error}") from error
 
     def _score(self, path, place):
-        """Score a recording, write its lines and return the new state of its machine."""
+        """Score a recording; return where it begins in the stream of its machine, and events."""
         scorer = self._scorers(place)
         if place not in self._loaded:
             self._loaded.add(place)
@@ -250,8 +263,7 @@ class Watch:
             if state is not None:
                 _set_state(scorer, state)
         before = _get_state(scorer)
-        begin = scorer.position / scorer.sr
-        events = []
+        begin, events = scorer.position / scorer.sr, []
         try:
             for samples in self._samples(path):
                 self._stopper.check()
@@ -260,9 +272,7 @@ class Watch:
         except BaseException:
             _set_state(scorer, before)
             raise
-        for event in events:
-            emit(place, event, begin=begin, path=path)
-        return _get_state(scorer)
+        return begin, events
 
     def _samples(self, path):
         """Samples of a recording, part by part."""

@@ -53,13 +53,13 @@ def is_grouped(last):
     return isinstance(last, ByColumns) and hasattr(last, "offsets_")
 
 
-def known_scores(detector, calibration=None):
+def known_scores(last, calibration=None):
     """Scores of normal clips to compare others with.
 
     Parameters
     ----------
-    detector : outlier detector
-        Fitted.
+    last : outlier detector
+        Fitted; what :func:`last_step` returns, like the clips.
     calibration : container, default=None
         Normal clips that it was not fitted to; None takes the training scores that it kept.
 
@@ -76,12 +76,18 @@ def known_scores(detector, calibration=None):
         If it kept none.
     """
     if calibration is not None:
-        scores, groups = score(*last_step(detector, calibration))
+        scores, groups = score(last, calibration)
     else:
-        last, _ = last_step(detector)
         scores = _kept_scores(last)
         groups = last.training_groups_ if is_grouped(last) else one_group(scores)
     return scores, rows_by_group(groups)
+
+
+def pooled_scores(last, calibration=None):
+    """As :func:`known_scores`, by the detector that a GroupedDetector asks for unseen groups."""
+    if calibration is None:
+        return _kept_scores(last_step(last.pooled_)[0])
+    return scores_of(last.pooled_, last._split(calibration, reset=False)[0])
 
 
 def _kept_scores(last):

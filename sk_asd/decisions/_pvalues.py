@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 from sklearn.utils import check_random_state
 
-from sk_asd.decisions._parts import known_scores, last_step, score
+from sk_asd.decisions._parts import known_scores, last_step, pooled_scores, score
 from sk_asd.ensemble._groups import rows_by_group
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
 
@@ -59,7 +59,8 @@ def predict_pvalue(
     adjust : {"bh", "by"}, default=None
         Adjust the p-values for looking at many clips or machines at once:
         :func:`scipy.stats.false_discovery_control`, Benjamini-Hochberg or Benjamini-Yekutieli. Of
-        the clips with an adjusted p-value of at most 0.1 a tenth are normal ones, on average.
+        the clips with an adjusted p-value of at most 0.1 no more than a tenth are normal ones, on
+        average.
     random_state : int, RandomState instance or None, default=None
         Seed of `smoothed`.
 
@@ -97,9 +98,10 @@ def predict_pvalue(
 
     **Which scores.** With `calibration`, clips that had no part in the fit, the statement is exact.
     Leave-one-out training scores, each by a detector of :math:`n - 1` clips, are nearly so where
-    one clip more or less changes the detector little, as it does for the memorising detectors and
-    more than a few clips per feature. Training scores of networks, which fit their
-    training clips better than new ones, make p-values too small: give such systems `calibration`.
+    one clip more or less changes the detector little: nearest neighbours, local outlier factors,
+    cosine and Mahalanobis distances, with more than a few clips per feature. Others know their
+    training clips better than new ones, which makes p-values too small: networks, Gaussian mixtures
+    without `cv`, and scikit-learn's LocalOutlierFactor. Give these `calibration`.
 
     **On average.** The guarantee is over the draw of the :math:`n` clips. With the clips at hand
     the rate of false alarms at :math:`\alpha` is beta-distributed about it; see
@@ -126,7 +128,7 @@ def predict_pvalue(
     array([0.66, 0.01])
     """
     last, X = last_step(detector, X)
-    known, rows = known_scores(detector, calibration)
+    known, rows = known_scores(*last_step(detector, calibration))
     scores, groups = score(last, X)
     rng = check_random_state(random_state)
     uniform = rng.uniform(size=len(scores)) if smoothed else None
@@ -147,4 +149,4 @@ def _of_unseen(last, group, calibration):
     """Scores to compare with clips of a group that was not seen."""
     if calibration is not None:
         raise ValueError(f"{last._describe(group)} has no clips in calibration.")
-    return known_scores(last.pooled_)[0]
+    return pooled_scores(last)

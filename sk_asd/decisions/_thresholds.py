@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from sk_asd.decisions._parts import known_scores, last_step, replace_thresholds, thresholds
+from sk_asd.decisions._parts import (
+    known_scores,
+    last_step,
+    pooled_scores,
+    replace_thresholds,
+    thresholds,
+)
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -16,7 +22,7 @@ from sk_asd.utils._thresholds import normal_threshold
     {
         "detector": [HasMethods(["fit"])],
         "contamination": [Interval(Real, 0, 0.5, closed="right"), None],
-        "threshold": [Real, dict, None],
+        "threshold": [Interval(Real, None, None, closed="neither"), dict, None],
         "false_alarms_per_day": [Interval(Real, 0, None, closed="neither"), None],
         "clips_per_day": [Interval(Real, 0, None, closed="neither"), None],
         "method": [StrOptions({"quantile", "gamma", "conformal"}), None],
@@ -61,7 +67,7 @@ def set_threshold(
         `false_alarms_per_day`.
     calibration : clip table, DataArray or array-like, default=None
         Normal clips that the detector was not fitted to, whose scores are taken instead of its
-        training scores.
+        training scores. Groups of which it has none keep their threshold.
 
     Returns
     -------
@@ -73,8 +79,9 @@ def set_threshold(
     TypeError
         If the detector has no threshold that could be changed.
     ValueError
-        If not one of the three is given, if a group is unknown, if the detector keeps no training
-        scores, or if there are too few of them for ``method="conformal"``.
+        If not one of the three is given, if a group is unknown, if a threshold is not finite, if
+        the detector keeps no training scores, or if there are too few of them for
+        ``method="conformal"``. Nothing is changed then.
 
     See Also
     --------
@@ -108,8 +115,8 @@ def set_threshold(
         )
     if (false_alarms_per_day is None) != (clips_per_day is None):
         raise ValueError("clips_per_day goes with false_alarms_per_day, and the other way round.")
-    last, _ = last_step(detector)
     if threshold is not None:
+        last, _ = last_step(detector)
         replace_thresholds(last, _checked(threshold, thresholds(last)))
         if hasattr(last, "pooled_") and not isinstance(threshold, dict):
             last._pooled_offset = float(threshold)
@@ -122,36 +129,44 @@ def set_threshold(
                 "more than half of the clips."
             )
         method = method or "conformal"
+    method = method or "quantile"
     threshold_at = _conformal if method == "conformal" else normal_threshold
-    scores, rows = known_scores(detector, calibration)
+    last, calibration = last_step(detector, calibration)
+    scores, rows = known_scores(last, calibration)
     found = {
-        group: threshold_at(scores[rows[group]], contamination, method or "quantile")
+        group: threshold_at(scores[rows[group]], contamination, method)
         for group in thresholds(last)
         if group in rows
     }
-    replace_thresholds(last, found)
+    pooled = None
     if hasattr(last, "pooled_"):
-        pooled = scores if calibration is not None else known_scores(last.pooled_)[0]
-        last._pooled_offset = threshold_at(pooled, contamination, method or "quantile")
+        pooled = threshold_at(pooled_scores(last, calibration), contamination, method)
+    replace_thresholds(last, found)
+    if pooled is not None:
+        last._pooled_offset = pooled
     return detector
 
 
 def _checked(threshold, by_group):
     if not isinstance(threshold, dict):
         return dict.fromkeys(by_group, float(threshold))
-    unknown = [group for group in threshold if group not in by_group or group is None]
+    if None in by_group:
+        raise ValueError("threshold is a dict, but the detector has one threshold for all clips.")
+    unknown = [group for group in threshold if group not in by_group]
     if unknown:
         raise ValueError(
-            f"threshold names the groups {unknown}, expected some of "
-            f"{[group for group in by_group if group is not None]}."
+            f"threshold names the groups {unknown}, expected some of {list(by_group)}."
         )
+    for group, value in threshold.items():
+        if not (isinstance(value, Real) and math.isfinite(value)):
+            raise ValueError(f"threshold of the group {group!r} is {value!r}, no finite number.")
     return {group: float(value) for group, value in threshold.items()}
 
 
 def _conformal(scores, share, method):
     """Largest threshold below which a normal clip falls with a probability of at most `share`."""
     n = len(scores)
-    # A hair's breadth, as 0.07 * 100 is more than 7.
+    # A hair's breadth, as 0.29 * 100 is less than 29.
     rank = math.floor(share * (n + 1) * (1 + 1e-12))
     if rank < 1:
         raise ValueError(
@@ -225,8 +240,8 @@ def false_alarms_per_day(detector, clips_per_day, *, confidence=0.95, calibratio
        n_flagged  per_day  low  high
     0         10     11.0  4.8  18.3
     """
-    last, _ = last_step(detector)
-    scores, rows = known_scores(detector, calibration)
+    last, calibration = last_step(detector, calibration)
+    scores, rows = known_scores(last, calibration)
     found = []
     for group, threshold in thresholds(last).items():
         if group not in rows:

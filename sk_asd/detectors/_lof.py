@@ -2,6 +2,7 @@
 
 from numbers import Integral
 
+import numpy as np
 from sklearn.neighbors import LocalOutlierFactor
 
 from sk_asd.detectors._bank import BankDetector
@@ -12,8 +13,8 @@ from sk_asd.utils._sklearn import Interval
 class LOFDetector(BankDetector):
     """Local outlier factor [1]_, for new clips only.
 
-    :class:`~sklearn.neighbors.LocalOutlierFactor` with ``novelty=True``; the scores of the training
-    clips, which scikit-learn computes without the clip itself, are kept beside it.
+    :class:`~sklearn.neighbors.LocalOutlierFactor` with ``novelty=True``, and the scores of the
+    training clips by the factors of all others.
 
     Parameters
     ----------
@@ -38,6 +39,14 @@ class LOFDetector(BankDetector):
         The fitted factor.
     n_features_in_ : int
         Number of features.
+
+    Notes
+    -----
+    scikit-learn's ``negative_outlier_factor_`` is not leave-one-out: a clip is not its own
+    neighbour, but among the neighbours of its neighbours. So it is larger for training clips than
+    for new ones, and of new normal clips far more than the share `contamination` would be below a
+    threshold that is taken from it. Here the clip is left out there, too. (With `n_neighbors` + 1
+    clips, too few for that, it is scikit-learn's.)
 
     References
     ----------
@@ -79,7 +88,9 @@ class LOFDetector(BankDetector):
         self.lof_ = LocalOutlierFactor(
             n_neighbors=self.n_neighbors, metric=self.metric, novelty=True, n_jobs=self.n_jobs
         ).fit(X)
-        return self.lof_.negative_outlier_factor_
+        if len(X) < self.n_neighbors + 2:
+            return self.lof_.negative_outlier_factor_
+        return _leave_one_out(self.lof_)
 
     def _keep(self, X):
         pass  # lof_ does
@@ -89,3 +100,29 @@ class LOFDetector(BankDetector):
 
     def _score(self, X):
         return self.lof_.score_samples(X)
+
+
+def _leave_one_out(lof):
+    """Score of every clip by the factor of all others, from one more neighbour of each."""
+    k = lof.n_neighbors_
+    distances, neighbors = lof.kneighbors(None, k + 1)
+    n, near = len(neighbors), neighbors[:, :k]
+    pairs = (np.arange(n)[:, np.newaxis] * n + near).ravel()
+
+    def reach(clips, out):
+        """Distance of the k-th neighbour of `clips` where the clip `out` is not there."""
+        lost = np.isin(clips * n + out, pairs)
+        return np.where(lost, distances[clips, k], distances[clips, k - 1])
+
+    def density(distance, reached):
+        # As scikit-learn has it, with its guard against clips that are all the same.
+        return 1 / (np.maximum(distance, reached).mean(axis=-1) + 1e-10)
+
+    out = np.arange(n)[:, np.newaxis, np.newaxis]
+    # Of the neighbours' k + 1 neighbours the clip itself goes, or else the last one.
+    order = np.argsort(neighbors[near] == out, axis=-1, kind="stable")[..., :k]
+    theirs = np.take_along_axis(neighbors[near], order, axis=-1)
+    apart = np.take_along_axis(distances[near], order, axis=-1)
+    densities = density(apart, reach(theirs, out))
+    own = density(distances[:, :k], reach(near, out[..., 0]))
+    return -densities.mean(axis=1) / own

@@ -362,6 +362,15 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         order = np.argsort(np.concatenate(list(rows.values())))
         return [np.concatenate(parts)[order]]
 
+    def _known_scores(self):
+        """Scores of the training clips as anybody's, not leave-one-out."""
+        scores = np.empty(len(self.training_scores_))
+        for name, rows in rows_by_group(self.training_groups_).items():
+            (clips,), detectors = self._known_clips(name), self.detectors_[name]
+            members = detectors.values() if isinstance(detectors, dict) else [detectors]
+            scores[rows] = np.max([scores_of(member, clips) for member in members], axis=0)
+        return scores
+
     def _why_not_learn(self):
         reason = why_not_learn(self._base())
         return None if reason is None else f"its detector cannot, {reason}"

@@ -9,6 +9,7 @@ from sklearn.utils import Bunch, get_tags
 from sk_asd._versions import VersionStamp
 from sk_asd.ensemble._memory import call_once
 from sk_asd.utils._containers import take_clips
+from sk_asd.utils._learning import why_not_learn
 from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
 
 
@@ -24,7 +25,8 @@ def training_scores_of(detector, X):
     """Scores of the clips that a detector was fitted to, leave-one-out where it has them.
 
     A frozen detector may know other clips than `X`. It knows these where it keeps as many scores,
-    and where none is below the one that it keeps: a clip never vouches against itself.
+    and they score as the clips do that it keeps; or, where it keeps none, where no score is below
+    the one that it keeps: a clip hardly vouches against itself.
     """
     last = _last(detector)
     if hasattr(last, "training_scores_"):
@@ -38,7 +40,12 @@ def training_scores_of(detector, X):
     if not is_frozen(detector):
         return kept
     scores = scores_of(detector, X)
-    known = len(kept) == len(scores) and np.all(scores >= kept - 1e-6 * np.abs(kept))
+    if len(kept) != len(scores):
+        return scores
+    if hasattr(last, "_known_scores") and why_not_learn(last) is None:
+        known = np.allclose(scores, last._known_scores(), rtol=1e-6, atol=1e-4 * np.std(kept))
+    else:
+        known = np.all(scores >= kept - 1e-6 * np.abs(kept))
     return kept if known else scores
 
 

@@ -31,7 +31,8 @@ def conditions(blocks, *, silence, clipping, whole=True):
     low[gap], high[gap] = np.nan, np.nan
     result = np.full(len(blocks), FINE, dtype=object)
     if silence is not None and whole:
-        # One sample apart from all others makes the widest range: loud blocks need no second pass.
+        # The widest range for its deviation has a block with one sample up and one down, all others
+        # in the middle: louder blocks need no second pass.
         quiet = np.flatnonzero(high - low <= silence * np.sqrt(2 * blocks.shape[1]))
         result[quiet[np.std(blocks[quiet], axis=1, dtype=np.float64) < silence]] = SILENCE
     if clipping is not None:

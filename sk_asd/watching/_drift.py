@@ -41,15 +41,15 @@ class DriftMonitor:
     r"""Tell when clips are no longer like those of training.
 
     Clips are collected until there are `n_recent` of them, compared with those of training by the
-    two-sample test of Kolmogorov and Smirnov, and forgotten. No clip is in two comparisons,
-    so that each errs with the probability `alpha`, and `patience` in a row with ``alpha **
-    patience``.
+    two-sample test of Kolmogorov and Smirnov, and forgotten. Where nothing has changed a comparison
+    errs with the probability `alpha`, and several in a row more rarely; see Notes.
 
     Parameters
     ----------
     scores : array-like of shape (n_clips,)
         Scores of normal clips that the detector does not know by heart: its ``training_scores_``
-        where they are leave-one-out, else scores of other clips.
+        where they are as good as those of other clips (:func:`~sk_asd.decisions.predict_pvalue`
+        says of which detectors), else scores of other clips.
     embeddings : array-like or DataArray of shape (n_clips, n_features), default=None
         What the detector was given for these or other normal clips. None: scores alone are
         compared.
@@ -85,6 +85,13 @@ class DriftMonitor:
     Every feature of the embeddings is tested on its own, and the smallest p-value after the
     adjustment of Benjamini and Hochberg is that of the embeddings (Simes' test). With `embeddings`
     the p-value of the whole is twice the smaller of the two, at most 1.
+
+    No clip of today is in two comparisons, but all of them share the clips of training. Where these
+    are ten times `n_recent`, two in a row err about as rarely as independent ones would, with
+    ``alpha ** 2``; where they are as many, an unlucky draw of them counts twice, and it is 4 times
+    that at ``alpha=0.05`` and more at lower levels; where they are fewer, it approaches `alpha`.
+    Leave-one-out scores, or windows of a stream that overlap, depend on one another: with the
+    former a comparison errs up to twice as often as `alpha` says, with the latter oftener still.
 
     The test asks whether today's clips could be clips of training. Clips of one hour are more
     alike than clips of a month, and that is a difference, too: `n_recent` clips should cover what

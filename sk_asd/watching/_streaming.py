@@ -99,7 +99,8 @@ class StreamingScorer:
     NotFittedError
         If `pipeline` is not fitted.
     ValueError
-        If `window` or `hop` are less than a sample, or k is not between 1 and n.
+        If `window`, `hop` or `resolution` are less than a sample, or `k_of_n` are no integers with
+        1 <= k <= n.
 
     See Also
     --------
@@ -152,14 +153,14 @@ class StreamingScorer:
             "hop": [Interval(Real, 0, None, closed="neither"), None],
             "k_of_n": [tuple, list],
             "hysteresis": [Interval(Real, 0, None, closed="left")],
-            "threshold": [Real, None],
+            "threshold": [Interval(Real, None, None, closed="neither"), None],
             "sr": [Interval(Integral, 1, None, closed="left")],
             "machine": [str, None],
             "section": [str, None],
             "labels": [dict, None],
             "drift": [DriftMonitor, None],
             "resolution": [Interval(Real, 0, None, closed="neither")],
-            "silence": [Real, None],
+            "silence": [Interval(Real, None, None, closed="neither"), None],
             "clipping": [Interval(Real, 0, None, closed="neither"), None],
         },
         prefer_skip_nested_validation=True,
@@ -183,7 +184,8 @@ class StreamingScorer:
         clipping=0.999,
     ):
         check_is_fitted(pipeline)
-        if len(k_of_n) != 2 or not 1 <= k_of_n[0] <= k_of_n[1]:
+        integers = all(isinstance(number, Integral) for number in k_of_n)
+        if not integers or len(k_of_n) != 2 or not 1 <= k_of_n[0] <= k_of_n[1]:
             raise ValueError(f"k_of_n={k_of_n!r} must be two integers 1 <= k <= n.")
         self.pipeline = pipeline
         self.sr = sr
@@ -246,8 +248,8 @@ class StreamingScorer:
         TypeError
             If samples are not float, int16 or int32.
         ValueError
-            If the chunk is not one-dimensional, `time` is behind the samples so far, or
-            `pipeline` cannot score a window.
+            If the chunk is not one-dimensional, `time` is not finite or behind the samples so far,
+            or `pipeline` cannot score a window.
         """
         samples = _as_float(chunk)
         events = [] if time is None else self._set_clock(float(time))
@@ -319,6 +321,7 @@ class StreamingScorer:
             "position": self.position,
             "recent": [list(window) for window in self._alarm.recent],
             "since": self._alarm.since,
+            "compared_from": self._compared_from,
         }
 
     def set_state(self, state):
@@ -333,10 +336,13 @@ class StreamingScorer:
         self._alarm.recent.clear()
         self._alarm.recent.extend(map(tuple, state["recent"]))
         self._alarm.since = state["since"]
+        self._compared_from = state["compared_from"]
         self._begin(self.position)
 
     def _set_clock(self, time):
         """Compare the clock with the samples so far."""
+        if not np.isfinite(time):
+            raise ValueError(f"time={time} of a chunk must be finite.")
         events = []
         if self._clock is not None:
             ahead = time - self._time(self.position)
@@ -424,9 +430,12 @@ class StreamingScorer:
     def _score(self, wave):
         table = pd.DataFrame({"audio": [wave]} | {k: [v] for k, v in self._labels.items()})
         last, features = last_step(self.pipeline, table)
+        score = float(scores_of(last, features)[0])
+        if np.isnan(score):  # neither normal nor abnormal: no alarm would ever come of it
+            raise ValueError("The pipeline gives NaN as the score of a window.")
         if self.threshold is None:
             self.threshold = threshold_of(last, features)
-        return float(scores_of(last, features)[0]), features
+        return score, features
 
     def _decide(self, start, end, score, events):
         since = self._alarm.since

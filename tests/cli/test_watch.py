@@ -18,13 +18,14 @@ import pytest
 import soundfile as sf
 from sklearn.pipeline import make_pipeline
 
-from sk_asd.cli import _watch
+import sk_asd
+from sk_asd.cli import _watch, _watch_folder
 from sk_asd.cli._models import load_model, save_model
 from sk_asd.datasets._audio import write_audio
 from sk_asd.detectors import MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import LogMel, TimePooling
-from sk_asd.watching import StreamingScorer
+from sk_asd.watching import StreamEvent, StreamingScorer
 
 SR = 2000
 MACHINES = {"fan": 100, "pump": 260}
@@ -179,6 +180,12 @@ def test_a_recording_that_never_becomes_whole_is_named_once(watch, fan, tmp_path
     assert [(line["type"], line["path"]) for line in lines] == [("score", f"20{suffix}")] * 3
 
 
+def test_recording_without_samples(watch, fan, tmp_path):
+    sf.write(tmp_path / "empty.wav", np.empty(0), SR)
+    (line,) = watch(tmp_path, "--model", fan, "--give-up", "0", *QUICK)
+    assert line["message"] == "The sound file empty.wav holds no samples."
+
+
 def test_recordings_that_do_not_fit(watch, model, tmp_path):
     write_audio(tmp_path / "fan" / "rate.wav", hum(3, 0), 4000)
     record(tmp_path / "fan" / "short.wav", 0.5)
@@ -191,6 +198,73 @@ def test_recordings_that_do_not_fit(watch, model, tmp_path):
     assert "0.5 s, expected at least a window of 1 s" in messages["short"]
     assert "no machine is known; give --machine, one of fan, pump" in messages["machine"]
     assert len(of_type(lines, "score")) == 3
+
+
+def test_names_of_another_section_are_not_taken_for_the_only_one(watch, fan, tmp_path):
+    record(tmp_path / "section_07_0000.wav")
+    (line,) = watch(tmp_path, "--model", fan, *QUICK)
+    assert "section 07 is not known; give --section, one of 00" in line["message"]
+    (tmp_path / "section_07_0000.wav").rename(tmp_path / "section_07_0001.wav")
+    lines = watch(tmp_path, "--model", fan, "--section", "00", *QUICK)
+    assert [line["type"] for line in lines] == ["score"] * 3
+
+
+@pytest.mark.parametrize("labels", [("--machine", "fan", "--section", "00"), ()])
+def test_model_that_does_not_note_what_it_knows(watch, fan, tmp_path, labels):
+    """As sk_asd.save writes it."""
+    system, _ = load_model(fan)
+    path = tmp_path / "fan.skasd"
+    sk_asd.save(system, path)
+    record(tmp_path / "in" / "a.wav")
+    lines = watch(tmp_path / "in", "--model", path, *labels, *QUICK)
+    if labels:
+        found = [(line["type"], line["machine"], line["section"]) for line in lines]
+        assert found == [("score", "fan", "00")] * 3
+    else:
+        assert "'machine' has no value" in lines[0]["message"]
+
+
+def test_links_in_a_circle(watch, fan, tmp_path):
+    """Each recording once; a link to another folder is followed."""
+    inside, outside = tmp_path / "in", tmp_path / "out"
+    record(inside / "a" / "1.wav")
+    record(outside / "2.wav")
+    os.symlink(outside, inside / "b")
+    os.symlink(inside, outside / "back")
+    os.symlink("..", inside / "a" / "round")
+    lines = watch(inside, "--model", fan, *QUICK)
+    paths = [line["path"] for line in of_type(lines, "score")]
+    # From a/round the way goes on to b, but not back.
+    expected = ["a/1.wav", "b/2.wav"]
+    assert sorted(set(paths)) == [os.path.join(*path.split("/")) for path in expected]
+    assert len(paths) == 6
+
+
+def test_lines_that_cannot_be_written_are_written_at_the_next_start(
+    watch, fan, tmp_path, monkeypatch
+):
+    folder, state = tmp_path / "in", tmp_path / "state"
+    record(folder / "a.wav")
+    argv = (folder, "--model", fan, "--state", state, *QUICK)
+
+    def full(*args, **kwargs):
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_watch_folder, "emit", full)
+        with pytest.raises(OSError, match="No space left"):
+            watch(*argv)
+    assert [line["type"] for line in watch(*argv)] == ["score"] * 3
+
+
+def test_infinite_scores_are_json(capsys):
+    _watch.emit((None, None), StreamEvent("score", 0.0, 1.0, -np.inf, -1.0))
+
+    def refuse(name):
+        raise ValueError(name)
+
+    line = json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert line["score"] == -sys.float_info.max
 
 
 def test_conditions_and_silence_of_the_line(watch, fan, tmp_path):
@@ -340,6 +414,8 @@ def test_wrong_options(watch, model, fan, tmp_path):
     refuses(ValueError, "--machine car: the model knows fan, pump", *stdin, "--machine", "car")
     refuses(ValueError, "no machine is known", *stdin)
     refuses(ValueError, "expected K of at most N", *stdin, "--k-of-n", 3, 2)
+    refuses(ValueError, "at least 2 scores", *stdin, "--drift", 1)
+    refuses(SystemExit, "2", *stdin, "--threshold", "nan")
     folder = (tmp_path, "--model", fan, "--state")
     refuses(FileNotFoundError, "does not exist", *folder, tmp_path / "a" / "b")
     other = tmp_path / "other"

@@ -43,6 +43,36 @@ def test_groups_as_in_a_refit():
     np.testing.assert_array_equal(detector.decision_function(new), refit.decision_function(new))
 
 
+def test_unseen_groups_get_a_threshold_on_the_scores_of_their_own_detector():
+    """The detector of all groups is another one, and its scores have another scale."""
+    clips, other = table(200, 1), table(300, 8)
+    for data in (clips, other):
+        data.loc[data["section"] == "01", ["a", "b"]] *= 10
+    detector = GroupedDetector(MahalanobisDetector(), unseen="pool").fit(clips)
+    set_threshold(detector, contamination=0.05, calibration=other)
+    new = other.assign(section="07")
+    assert np.mean(detector.predict(new) == -1) == pytest.approx(0.05)
+    assert np.mean(detector.predict(other) == -1) == pytest.approx(0.05, abs=0.01)
+
+
+def test_nothing_is_changed_where_something_is_missing():
+    detector = GroupedDetector(IsolationForest(n_estimators=2), unseen="pool").fit(table(60, 1))
+    before = dict(detector.offsets_)
+    with pytest.raises(ValueError, match="IsolationForest keeps no scores"):
+        set_threshold(detector, contamination=0.3)
+    assert detector.offsets_ == before
+
+
+def test_groups_without_calibration_keep_their_threshold():
+    clips = table(100, 3)
+    detector = GroupedDetector(MahalanobisDetector()).fit(clips)
+    before = dict(detector.offsets_)
+    other = table(100, 4)
+    set_threshold(detector, contamination=0.3, calibration=other[other["section"] == "00"])
+    assert detector.offsets_["01"] == before["01"]
+    assert detector.offsets_["00"] > before["00"]
+
+
 def test_conformal_threshold_decides_as_the_p_value():
     detector = set_threshold(MahalanobisDetector().fit(X), contamination=0.07, method="conformal")
     new = np.random.default_rng(1).normal(size=(500, 2))
@@ -119,6 +149,14 @@ def test_refusals():
         set_threshold(detector, false_alarms_per_day=6, clips_per_day=10)
     with pytest.raises(ValueError, match="200 training scores.*at least 999.*gamma"):
         set_threshold(detector, false_alarms_per_day=1, clips_per_day=1000)
+    with pytest.raises(ValueError, match="'threshold' parameter of set_threshold"):
+        set_threshold(detector, threshold=np.nan)
+    with pytest.raises(ValueError, match="one threshold for all clips"):
+        set_threshold(detector, threshold={"00": -1.0})
+    grouped = GroupedDetector(MahalanobisDetector()).fit(table(40, 1))
+    for value in (np.inf, "-1"):
+        with pytest.raises(ValueError, match="of the group '00' is .*, no finite number"):
+            set_threshold(grouped, threshold={"00": value})
     with pytest.raises(TypeError, match="OneClassSVM decides without its offset_"):
         set_threshold(OneClassSVM().fit(X), threshold=0.0)
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.utils import estimator_html_repr
 
-from sk_asd.detectors import CosineDetector, KNNDetector, MahalanobisDetector
+from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -287,6 +287,22 @@ def test_frozen_member_keeps_its_training_scores(X):
     ensemble = ScoreEnsemble([("knn", FrozenEstimator(knn))], by=None, cv=3).fit(other)
     np.testing.assert_allclose(ensemble.means_[None], knn.score_samples(other).mean())
     assert ensemble.estimators_[0].estimator is knn
+
+
+@pytest.mark.parametrize("by_group", [False, True])
+def test_frozen_factors_are_not_asked_about_clips_they_know(by_group):
+    """Scores of clips that a local outlier factor knows are above and below leave-one-out ones."""
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    table = pd.DataFrame(X, columns=list("abc")).assign(section=["00", "01"] * 30)
+    X = table if by_group else X
+    lof = LOFDetector(metric="euclidean")
+    lof = (GroupedDetector(lof) if by_group else lof).fit(X)
+    assert (lof.score_samples(X) < lof.training_scores_).any()
+    member = [("lof", FrozenEstimator(lof))]
+    ensemble = ScoreEnsemble(member, by=None).fit(X)
+    np.testing.assert_allclose(ensemble.means_[None], lof.training_scores_.mean())
+    ensemble = ScoreEnsemble(member, by=None).fit(X[::-1])
+    np.testing.assert_allclose(ensemble.means_[None], lof.score_samples(X).mean())
 
 
 def test_frozen_member_is_not_refitted(train, tmp_path):

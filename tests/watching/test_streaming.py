@@ -191,6 +191,8 @@ def test_given_times(pipeline):
     np.testing.assert_allclose(starts, [0, 1, 2, 7, 8], atol=0.05)
     with pytest.raises(ValueError, match=r"1\.000 s behind the end of the chunk before"):
         scorer.feed(sound[:10], time=1e9 + 9)
+    with pytest.raises(ValueError, match="time=nan of a chunk must be finite"):
+        scorer.feed(sound[:10], time=np.nan)
 
 
 def test_stretches_do_not_join(pipeline):
@@ -212,6 +214,19 @@ def test_a_state_goes_on_in_another_process(pipeline):
     second.set_state(first.get_state())
     (alarm,) = of_type(second.feed(fault) + second.finish(), "alarm")
     assert (alarm.start, alarm.end) == (0.0, 3.0)
+
+
+def test_drift_begins_where_its_first_window_does(pipeline):
+    """Also where the state has been handed on meanwhile."""
+    sound = hum(5, np.random.default_rng(12))
+    monitor = DriftMonitor(pipeline[-1].training_scores_ - 1e3, n_recent=8)
+    params = {"k_of_n": (5, 5), "sr": SR, "drift": monitor}
+    first = StreamingScorer(pipeline, 1.0, **params)
+    assert of_type(first.feed(sound) + first.finish(), "drift") == []
+    second = StreamingScorer(pipeline, 1.0, **params)
+    second.set_state(first.get_state())
+    (event,) = of_type(second.feed(sound), "drift")
+    assert (event.start, event.end) == (0.0, 8.0)
 
 
 def test_hysteresis(pipeline):
@@ -255,6 +270,24 @@ def test_section_of_the_machine():
         assert event == StreamEvent(
             "score", 0.0, 1.0, float(grouped.score_samples(clip)[0]), threshold
         )
+    with pytest.raises(ValueError, match="section='02' was not seen in training"):
+        StreamingScorer(grouped, 1.0, sr=SR, machine="fan", section="02").feed(sound)
+
+
+class NoNumber(MahalanobisDetector):
+    """Gives what is neither normal nor abnormal."""
+
+    def _score(self, X):
+        return np.full(len(X), np.nan)
+
+
+def test_a_score_that_is_no_number_is_no_normal_window():
+    rng = np.random.default_rng(13)
+    clips = pd.DataFrame({"audio": [hum(1, rng) for _ in range(20)], "sr": SR})
+    steps = LogMel(sr=SR, n_fft=256, n_mels=8), TimePooling(), NoNumber()
+    scorer = StreamingScorer(make_pipeline(*steps).fit(clips), 1.0, sr=SR)
+    with pytest.raises(ValueError, match="NaN as the score"):
+        scorer.feed(hum(2, rng))
 
 
 def test_drift_is_told(pipeline):
@@ -275,6 +308,10 @@ def test_refusals(pipeline):
         ({"window": 1.0, "hop": -1}, "'hop'"),
         ({"window": 1.0, "k_of_n": (4, 3)}, "1 <= k <= n"),
         ({"window": 1.0, "k_of_n": (0, 3)}, "1 <= k <= n"),
+        ({"window": 1.0, "k_of_n": (1.5, 3)}, "two integers"),
+        ({"window": 1.0, "k_of_n": ("a", 3)}, "two integers"),
+        ({"window": 1.0, "threshold": np.nan}, "'threshold'"),
+        ({"window": 1.0, "silence": np.nan}, "'silence'"),
     ):
         with pytest.raises(ValueError, match=match):
             StreamingScorer(pipeline, **params)

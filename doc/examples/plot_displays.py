@@ -97,8 +97,9 @@ nearest
 # %%
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
-SpectrogramDisplay.from_predictions(test, clip=worst, ax=axes[0])
-SpectrogramDisplay.from_predictions(train.loc[nearest["index"]], ax=axes[1])
+own = SpectrogramDisplay.from_predictions(test, clip=worst, ax=axes[0])
+other = SpectrogramDisplay.from_predictions(train.loc[nearest["index"]], ax=axes[1])
+other.image_.set_clim(own.image_.get_clim())  # the same colours for the same levels
 axes[0].set_title("most abnormal")
 axes[1].set_title("nearest normal")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from sk_asd.inspection._figure import draw_time_frequency, new_axes
+from sk_asd.inspection._figure import clip_name, draw_time_frequency, new_axes
 from sk_asd.inspection._maps import anomaly_map
 from sk_asd.utils._containers import take_clips
 
@@ -115,7 +115,8 @@ class AnomalyMapDisplay:
         if not np.isfinite(values.values).any():
             raise ValueError("The map has no finite value: the clip is shorter than a window.")
         member = values.attrs.get("member")
-        return cls(values, title=member and f"member: {member}").plot(ax)
+        texts = [clip_name(values), member and f"member: {member}"]
+        return cls(values, title=", ".join(filter(None, texts))).plot(ax)
 
     def plot(self, ax=None, *, cmap="viridis", limits=None):
         """Plot the map.

@@ -99,29 +99,31 @@ def explain_clips(
         clip = clips.iloc[[position]]
         found = {name: _value(clip, name) for name in ("machine", "section", "domain", "label")}
         maps = anomaly_map(estimator, clip, patches=patches)
-        features, power = _features_of(_asked(estimator, maps.attrs.get("member")), clip)
+        asked = _asked(estimator, maps.attrs.get("member"))
+        found |= _to_see_and_hear(asked, clip)
         found |= {
-            "name": name_of(clip),
             "score": float(scores[position]),
             "threshold": None if thresholds is None else float(thresholds[position]),
-            "sound": _sound(clip),
-            "spectrogram": SpectrogramDisplay._of_features(features[0], power),
             "map": AnomalyMapDisplay(maps[0]),
             "contributions": _contributions(estimator, clip),
             "nearest": None,
         }
         if nearest is not None:
             other = some.loc[[nearest["index"].iloc[i]]]
-            features, power = _features_of(_asked(estimator, maps.attrs.get("member")), other)
-            found["nearest"] = {
-                "name": name_of(other),
+            found["nearest"] = _to_see_and_hear(asked, other)
+            found["nearest"] |= {
                 "distance": float(nearest["distance"].iloc[i]),
                 "n_compared": compared[i],
-                "sound": _sound(other),
-                "spectrogram": SpectrogramDisplay._of_features(features[0], power),
             }
         explained.append(found)
     return explained
+
+
+def _to_see_and_hear(estimator, clip):
+    """Name, sound and spectrogram of the only clip of a table."""
+    features, power = _features_of(estimator, clip)
+    spectrogram = SpectrogramDisplay._of_features(features[0], power)
+    return {"name": name_of(clip), "sound": _sound(clip), "spectrogram": spectrogram}
 
 
 def name_of(clip):

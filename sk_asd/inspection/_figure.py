@@ -47,6 +47,12 @@ def bare_figure(width=4.4, height=3.1):
     return figure, figure.add_subplot()
 
 
+def clip_name(values):
+    """File name of the clip that labelled values are from, None where it is not known."""
+    path = values.coords["path"].item() if "path" in values.coords else None
+    return None if path is None else str(path).replace("\\", "/").split("/")[-1]
+
+
 def kinds_of(labels, domains):
     """Kind of every clip: ``anomaly``, ``unknown``, or ``normal`` with the domain where known."""
     kinds = [

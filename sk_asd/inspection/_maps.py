@@ -4,7 +4,6 @@ import numpy as np
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from sk_asd.features import TimePooling
 from sk_asd.inspection._pooled import flow_map, pooled_map
 from sk_asd.inspection._steps import (
     answering,
@@ -43,13 +42,15 @@ def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
         together.
     patches : tuple of int, default=(6, 12)
         Number of bands of bins, and of stretches of time, into which a clip is cut for a map by
-        occlusion. The time it takes grows with their product.
+        occlusion. The time it takes grows with their product, and with the length of clips where
+        the sound is occluded.
 
     Returns
     -------
     DataArray of shape (n_clips, n_bins, n_frames)
         Map of every clip, high = abnormal, with the dimensions of the features: ``clip``, ``mel``
-        or ``frequency`` in hertz, and ``frame`` in seconds. NaN where there is no answer. ``attrs``
+        or ``frequency`` in hertz (``channel`` behind Wav2Vec and TimePooling, or a detector with a
+        ``score_map``), and ``frame`` in seconds. NaN where there is no answer. ``attrs``
         has the ``method``, the ``unit`` and, for ensembles, the ``member``.
 
     Raises
@@ -82,7 +83,13 @@ def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
         for every bin and frame, whose sum is the squared distance. Shares may be negative.
     ``"occlusion"``
         of everything else, embedders with any detector among them: the change of the score when a
-        patch is hidden ([1]_). What is missing in a clip, such as a click, is not found so.
+        patch is hidden ([1]_), that is, when cells in it, and up to a quarter of a patch beside it,
+        are lowered to the median of their bin over the clip (the mean over the training clips for
+        embedders that do not subtract the mean of the clip). What is missing in a clip, such as a
+        click, is not found so. Behind :class:`~sk_asd.features.Wav2Vec`, whose features have
+        channels and no frequencies, the cells are those of the sound's short-time Fourier transform
+        of 1024 samples every 256; the sound is put together and scored again. The map is over
+        ``frequency`` and ``frame``.
 
     References
     ----------
@@ -113,18 +120,18 @@ def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
     return maps if name is None else maps.assign_attrs(member=name)
 
 
-def _explain(steps, X, patches, source=None):
-    """Maps by fitted steps, the last one a detector; `source` is the step that `X` comes from."""
+def _explain(steps, X, patches, source=None, sound=None):
+    """Maps by fitted steps, the last one a detector; `X` is what `source` made of `sound`."""
     while not is_features(X):
         if len(steps) == 1:
             if is_grouped(steps[0]) and is_clip_table(X):
-                return _by_answer([], *answering(steps[0], X), X, patches, None)
+                return _by_answer([], *answering(steps[0], X), patches)
             raise ValueError(
                 "An anomaly map needs features (clip, bin, frame), as LogMel gives them; "
                 f"{type(steps[0]).__name__} is asked about an array of shape {np.shape(X)}. Ask "
                 "the whole Pipeline."
             )
-        source, *steps = steps
+        sound, (source, *steps) = X, steps
         X = source.transform(X)
     inputs = X
     for step in steps[:-1]:
@@ -132,17 +139,17 @@ def _explain(steps, X, patches, source=None):
     last = unwrapped(steps[-1])
     if is_grouped(last):
         _, answers = answering(last, inputs)
-        return _by_answer(steps[:-1], None, answers, X, patches, source)
-    return _by_detector(steps[:-1], last, X, inputs, patches, source)
+        return _by_answer(steps[:-1], X, answers, patches, source, sound)
+    return _by_detector(steps[:-1], last, X, inputs, patches, source, sound)
 
 
-def _by_answer(front, taken, answers, X, patches, source):
+def _by_answer(front, X, answers, patches, source=None, sound=None):
     """Maps clip by clip from the detectors that answer for them."""
-    X = X if taken is None else taken
-    found = [
-        (rows, _explain([*front, *steps_of(leaf)], take_clips(X, rows), patches, source))
-        for rows, leaf in answers
-    ]
+    found = []
+    for rows, leaf in answers:
+        heard = None if sound is None else take_clips(sound, rows)
+        steps = [*front, *steps_of(leaf)]
+        found.append((rows, _explain(steps, take_clips(X, rows), patches, source, heard)))
     if len({maps.shape[1:] for _, maps in found}) > 1:
         shapes = sorted({maps.shape[1:] for _, maps in found})
         raise ValueError(f"Groups have features of different shapes {shapes}: ask one at a time.")
@@ -151,7 +158,7 @@ def _by_answer(front, taken, answers, X, patches, source):
     return maps[order]
 
 
-def _by_detector(front, detector, X, inputs, patches, source):
+def _by_detector(front, detector, X, inputs, patches, source, sound):
     """Maps by one detector that is no group."""
     if hasattr(detector, "score_map") and is_features(inputs):
         features = labelled_features(inputs, None if front else source)
@@ -160,17 +167,29 @@ def _by_detector(front, detector, X, inputs, patches, source):
             values = flow_map(detector, features.values, values)
         unit = _UNITS.get(type(detector).__name__, "score map")
         return _as_map(values, features, method, unit)
+    # features loads torch, which a report of scores alone does without.
+    from sk_asd.features import TimePooling
+
     features = labelled_features(X, source)
     values = None
     if len(front) == 1 and isinstance(front[0], TimePooling):
         values = pooled_map(front[0], detector, features.values)
     if values is not None:
         return _as_map(values, features, "distance", "share of squared distance")
-    # torch is slow to load.
     from sk_asd.ensemble._members import scores_of
     from sk_asd.inspection._occlusion import occlusion_map
+    from sk_asd.inspection._wave_occlusion import (
+        lacks_frequencies,
+        spectrogram_of,
+        wave_occlusion_map,
+    )
 
-    values = occlusion_map([*front, detector], X, patches, scores_of)
+    steps = [*front, detector]
+    if lacks_frequencies(source):
+        features = spectrogram_of(source, sound)
+        values = wave_occlusion_map(steps, source, sound, patches, scores_of)
+    else:
+        values = occlusion_map(steps, X, patches, scores_of)
     return _as_map(values, features, "occlusion", "rise of the score when hidden")
 
 

@@ -12,15 +12,16 @@ from sk_asd.utils._containers import is_labelled, take_clips, wrap
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
 
-_BATCH = 32  # windows, or clips, with something hidden at a time
+BATCH = 32  # windows, or clips, with something hidden at a time
 
 
 def occlusion_map(steps, X, patches, score):
     """Change of the score when a patch of the features is hidden.
 
-    The patch is filled with the median of each bin over the clip, or, before an embedder that does
-    not subtract the mean of the clip, with the mean of the training clips. Embedders look at
-    windows that overlap by half at most, and once at those that the patch does not change.
+    What is louder in the patch than the median of its bin over the clip is lowered to that; before
+    an embedder that does not subtract the mean of the clip, to the mean of the training clips.
+    Embedders look at windows that overlap by half at most, and once at those that the patch does
+    not change.
 
     Parameters
     ----------
@@ -39,13 +40,9 @@ def occlusion_map(steps, X, patches, score):
         Score with the patch hidden minus that of the whole clip, the same for all of the patch.
     """
     features = np.asarray(X, dtype=np.float32)
-    _, n_bins, n_frames = features.shape
-    n_bands, n_times = min(patches[0], n_bins), min(patches[1], n_frames)
-    band = np.arange(n_bins) * n_bands // n_bins
-    time = np.arange(n_frames) * n_times // n_frames
-    boxes = [(_extent(band, i), _extent(time, j)) for i in range(n_bands) for j in range(n_times)]
+    boxes, number = boxes_of(features.shape[1:], patches)
     embed = isinstance(steps[0], BaseEmbedder)
-    changes = np.empty((len(features), n_bands, n_times))
+    maps = np.empty(features.shape)
     for position, clip in enumerate(features):
         # What the steps see of the labels, whatever the values are.
         like = take_clips(X, [position])[:, :1, :1] if is_labelled(X) else None
@@ -59,13 +56,47 @@ def occlusion_map(steps, X, patches, score):
                     for values in _with_holes(clip, boxes)
                 ]
             )
-        changes[position] = (scores[1:] - scores[0]).reshape(n_bands, n_times)
-    return changes[:, band][:, :, time]
+        maps[position] = (scores[1:] - scores[0])[number]
+    return maps
+
+
+def boxes_of(shape, patches):
+    """Cut a picture into patches, and widen them to what is hidden.
+
+    A quarter of a patch on every side goes with it: of what lies across a border a part would be
+    left otherwise, with an edge, which is as abnormal as the whole.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Bins and frames.
+    patches : tuple of int
+        Number of bands and of stretches of time; at most as many as there are.
+
+    Returns
+    -------
+    boxes : list of tuple of slice
+        Bins and frames that are hidden with every patch.
+    number : ndarray of shape (n_bins, n_frames)
+        Number of the patch that each cell is in.
+    """
+    n_bands, n_times = np.minimum(patches, shape)
+    band = np.arange(shape[0]) * n_bands // shape[0]
+    time = np.arange(shape[1]) * n_times // shape[1]
+    boxes = [(_extent(band, i), _extent(time, j)) for i in range(n_bands) for j in range(n_times)]
+    return boxes, band[:, np.newaxis] * n_times + time
 
 
 def _extent(patch, i):
-    """Slice of the cells of the `i`-th patch along one axis."""
-    return slice(int(np.searchsorted(patch, i)), int(np.searchsorted(patch, i + 1)))
+    """Slice of the cells of the `i`-th patch along one axis, and of those beside it."""
+    start, stop = (int(np.searchsorted(patch, j)) for j in (i, i + 1))
+    margin = (stop - start) // 4
+    return slice(max(0, start - margin), stop + margin)
+
+
+def _hide(values, box, fill):
+    """Lower what is louder in a box, in place."""
+    values[box] = np.minimum(values[box], fill[box[0]])
 
 
 def _scores(steps, values, like, dims, score):
@@ -78,14 +109,14 @@ def _scores(steps, values, like, dims, score):
 
 
 def _with_holes(clip, boxes):
-    """The clip, then copies of it with one box after the other filled, some at a time."""
+    """The clip, then copies of it with one box after the other hidden, some at a time."""
     fill = np.median(clip, axis=1, keepdims=True)
-    for start in range(0, len(boxes) + 1, _BATCH):
-        chosen = [None, *boxes][start : start + _BATCH]
+    for start in range(0, len(boxes) + 1, BATCH):
+        chosen = [None, *boxes][start : start + BATCH]
         values = np.repeat(clip[np.newaxis], len(chosen), axis=0)
         for value, box in zip(values, chosen):
             if box is not None:
-                value[box] = fill[box[0]]
+                _hide(value, box, fill)
         yield values
 
 
@@ -105,7 +136,7 @@ def _embeddings(embedder, clip, boxes):
         for number, box in enumerate([None, *boxes]):
             values = clip.copy()
             if box is not None:
-                values[box] = fill[box[0]]
+                _hide(values, box, fill)
             if embedder.subtract_mean:  # without what is hidden
                 values -= values.mean(axis=1, keepdims=True)
             for window, start in enumerate(starts):
@@ -119,7 +150,7 @@ def _embeddings(embedder, clip, boxes):
     variants = None
     jobs = windows()
     with torch.inference_mode():
-        while batch := list(itertools.islice(jobs, _BATCH)):
+        while batch := list(itertools.islice(jobs, BATCH)):
             numbers, positions, values = zip(*batch)
             found = F.normalize(module(torch.from_numpy(np.stack(values)).to(device))).cpu()
             if variants is None:

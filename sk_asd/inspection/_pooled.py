@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from sk_asd.features._pooling import _ranking_weights
-
 
 def parts_over_time(statistic, clip, r=1.0):
     """Take a statistic over time apart into what every frame adds to it.
@@ -33,6 +31,9 @@ def parts_over_time(statistic, clip, r=1.0):
         return parts, np.full(clip.shape, 1 / n_frames)
     weights = np.full(clip.shape, 1 / n_frames)
     if statistic != "mean":
+        # features loads torch, which a report of scores alone does without.
+        from sk_asd.features._pooling import _ranking_weights
+
         ranking = _ranking_weights(0.0 if statistic == "max" else r, n_frames)
         order = np.argsort(-clip, axis=1, kind="stable")
         np.put_along_axis(weights, order, np.broadcast_to(ranking, clip.shape), axis=1)
@@ -59,7 +60,6 @@ def quadratic_form(detector, X):
     None
         In place of both where the detector has no such form.
     """
-    # detectors loads torch, which a report of scores alone does without.
     from sk_asd.detectors import GaussianMixtureDetector, KNNDetector, MahalanobisDetector
 
     if isinstance(detector, MahalanobisDetector):

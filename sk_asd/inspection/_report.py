@@ -136,7 +136,8 @@ def write_report(
     )
     path = Path(path)
     with replacing(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+        # Names of files may be no text at all.
+        temporary.write_text(html, encoding="utf-8", errors="backslashreplace")
     return path
 
 
@@ -325,9 +326,11 @@ def _texts(column):
 def _decisions(flagged, kinds):
     """Counts of the decisions, as a sentence."""
     anomalous = kinds == "anomaly"
+    n_false = (flagged & ~anomalous).sum()
     return (
         f"At the threshold {(flagged & anomalous).sum()} of {anomalous.sum()} anomalies are found, "
-        f"with {(flagged & ~anomalous).sum()} false alarms among {(~anomalous).sum()} normal clips."
+        f"with {n_false} false alarm{'' if n_false == 1 else 's'} among {(~anomalous).sum()} "
+        "normal clips."
     )
 
 

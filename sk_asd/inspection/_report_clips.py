@@ -37,14 +37,13 @@ def _explained(clip, seconds, rate):
     y, sr, start = excerpt(clip["sound"], seconds, rate, peak)
     sounds, limits = [("This clip", y, sr, start)], _limits(spectrogram)
     figures = [("Spectrogram", _png(spectrogram, limits=limits))]
-    if nearest is not None:
-        other, other_sr, _ = excerpt(nearest["sound"], seconds, rate, peak)
-        sounds.append((f"Nearest normal clip: {nearest['name']}", other, other_sr, start))
-        limits = _limits(nearest["spectrogram"]) if limits is None else limits
-        figures.append(("Nearest normal clip", _png(nearest["spectrogram"], limits=limits)))
     figures.append((f"Anomaly map: {values.attrs.get('unit', 'abnormality')}", _png(clip["map"])))
     if clip["contributions"] is not None:
         figures.append(("Who contributed", _png(clip["contributions"])))
+    if nearest is not None:
+        label = f"Nearest normal clip: {nearest['name']}"
+        sounds.append((label, *excerpt(nearest["sound"], seconds, rate, peak)))
+        figures.append(("Nearest normal clip", _png(nearest["spectrogram"], limits=limits)))
     loudest = max(float(np.abs(sound[1]).max(initial=0)) for sound in sounds)
     gain = 0.9 / loudest if loudest > 0 else 1.0
     return {

@@ -149,7 +149,8 @@ class ScoreDistributionDisplay:
                     color=COLOURS[kind],
                 )
                 self.ax_.stairs(
-                    base + scale * found,
+                    # No line along the bins that are empty.
+                    np.where(found > 0, base + scale * found, np.nan),
                     self.edges_,
                     baseline=base,
                     linewidth=1.5,
@@ -170,6 +171,7 @@ class ScoreDistributionDisplay:
     def _finish(self, groups, beyond, limits):
         note = f"; {beyond} beyond the edge" if beyond else ""
         self.ax_.set(xlabel=f"score, high = normal{note}", xlim=limits)
+        self.ax_.locator_params(axis="x", nbins=6)  # room for long numbers in small figures
         self.ax_.spines[["top", "right"]].set_visible(False)
         if len(groups) > 1:
             ticks = np.arange(len(groups))[::-1]

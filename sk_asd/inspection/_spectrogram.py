@@ -3,8 +3,7 @@
 import numpy as np
 import xarray as xr
 
-from sk_asd.features import STFT
-from sk_asd.inspection._figure import draw_time_frequency, new_axes
+from sk_asd.inspection._figure import clip_name, draw_time_frequency, new_axes
 from sk_asd.inspection._steps import (
     answering,
     is_ensemble,
@@ -72,7 +71,8 @@ class SpectrogramDisplay:
         ----------
         estimator : Pipeline, extractor or outlier detector
             Fitted; its first step that gives features ``(clip, bin, frame)`` is taken, of an
-            ensemble that of the first member.
+            ensemble that of the first member. Where these have no frequencies, as those of
+            :class:`~sk_asd.features.Wav2Vec`, it is an STFT of 1024 samples of the same sound.
         X : DataFrame or array-like
             Clips, as the estimator takes them.
         clip : int, default=0
@@ -122,6 +122,9 @@ class SpectrogramDisplay:
         ValueError
             If `X` is none of these.
         """
+        # features loads torch, which a report of scores alone does without.
+        from sk_asd.features import STFT
+
         table = is_clip_table(X)
         if table or (np.ndim(X) == 1 and not isinstance(X, xr.DataArray)):
             sound = take_clips(X, [clip]) if table else np.asarray(X, dtype=np.float32)[np.newaxis]
@@ -141,8 +144,7 @@ class SpectrogramDisplay:
 
     @classmethod
     def _of_features(cls, features, power):
-        path = features.coords["path"].item() if "path" in features.coords else None
-        title = None if path is None else str(path).replace("\\", "/").split("/")[-1]
+        title = clip_name(features)
         if features.dims[0] == "mel":
             return cls(features, title=title)
         if features.dims[0] != "frequency":
@@ -190,6 +192,8 @@ class SpectrogramDisplay:
 
 def _features_of(estimator, X):
     """Labelled features that a fitted system takes of clips, and the exponent of magnitudes."""
+    from sk_asd.inspection._wave_occlusion import lacks_frequencies, spectrogram_of
+
     estimator = unwrapped(estimator)
     if is_ensemble(estimator):
         estimator = member_of(estimator, X, estimator.get_feature_names_out()[0])[1]
@@ -204,5 +208,7 @@ def _features_of(estimator, X):
                 f"{type(estimator).__name__} gives no features (clip, bin, frame) of an array of "
                 f"shape {np.shape(X)}."
             )
+        if lacks_frequencies(step):
+            return spectrogram_of(step, X), 1.0
         source, X = step, step.transform(X)
     return labelled_features(X, source), getattr(source, "power", 1.0)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
+from sklearn.exceptions import NotFittedError
 
 from sk_asd.detectors import KNNDetector
 from sk_asd.ensemble import ScoreEnsemble
-from sk_asd.features import STFT
+from sk_asd.features import STFT, Wav2Vec
 from sk_asd.inspection import (
     AnomalyMapDisplay,
     ContributionDisplay,
@@ -20,6 +21,7 @@ from sk_asd.inspection import (
     SpectrogramDisplay,
     anomaly_map,
 )
+from sk_asd.networks import Wav2Vec1
 
 
 def texts(legend):
@@ -109,6 +111,18 @@ class TestSpectrogram:
         bare = SpectrogramDisplay.from_predictions(features.values[0])
         assert (bare.ax_.get_xlabel(), bare.ax_.get_ylabel()) == ("frame", "bin")
 
+    def test_features_without_frequencies_are_shown_in_hertz(self, test):
+        wav2vec = Wav2Vec(Wav2Vec1(4, aggregator=(2,)), on_length="pad", duration=1.25).fit(test)
+        display = SpectrogramDisplay.from_estimator(wav2vec, test, clip=2)
+        stft = STFT(n_fft=1024, hop_length=256, on_length="pad", duration=1.25)
+        magnitudes = stft.fit_transform(test)[2]
+        assert display.values.dims == ("frequency", "frame")
+        np.testing.assert_array_equal(display.values.frequency, magnitudes.frequency)
+        loud = magnitudes.values > 1e-3
+        assert_allclose(display.values.values[loud], 20 * np.log10(magnitudes.values[loud]), 1e-5)
+        with pytest.raises(NotFittedError):
+            SpectrogramDisplay.from_estimator(Wav2Vec(), test)
+
     def test_errors(self, test):
         with pytest.raises(ValueError, match=r"found an array of shape \(1, 1, 1, 1\)"):
             SpectrogramDisplay.from_predictions(np.zeros((1, 1, 1, 1)))
@@ -135,6 +149,9 @@ class TestAnomalyMap:
         display = AnomalyMapDisplay.from_predictions(maps, clip=1)
         assert display.ax_.get_title() == "member: imdn"
         assert np.isfinite(display.image_.get_clim()).all()
+        named = maps.assign_coords(path=("clip", [f"/a/b/{i}.wav" for i in range(len(maps))]))
+        display = AnomalyMapDisplay.from_predictions(named, clip=1)
+        assert display.ax_.get_title() == "1.wav, member: imdn"
         with pytest.raises(ValueError, match="no finite value"):
             AnomalyMapDisplay.from_predictions(maps[0] * np.nan)
         with pytest.raises(ValueError, match="A map has 2 dimensions"):
@@ -193,6 +210,12 @@ class TestScoreDistribution:
         assert high == 1
         assert "1 beyond the edge" in ax.get_xlabel()
         assert [line.get_xdata()[0] for line in ax.lines] == [-9.5]
+
+    def test_no_outline_along_empty_bins(self):
+        clips = pd.DataFrame({"label": ["normal"] * 2})
+        display = ScoreDistributionDisplay.from_predictions(clips, [0.0, 1.0])
+        (outline,) = (patch for patch in display.ax_.patches if not patch.get_fill())
+        assert np.flatnonzero(~np.isnan(outline.get_data().values)).tolist() == [0, 23]
 
     def test_equal_scores(self):
         clips = pd.DataFrame({"label": ["normal"] * 3})

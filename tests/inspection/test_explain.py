@@ -51,7 +51,12 @@ def report(ensemble, train, test, tmp_path_factory):
         )
     path = tmp_path_factory.mktemp("report") / "report.html"
     return write_report(
-        path, test, {"both": scores}, thresholds={"both": thresholds}, explain=explain
+        path,
+        test,
+        {"both": scores},
+        thresholds={"both": thresholds},
+        title="both on /a/folder/with_a_long_name/and_many_more/folders/without_a_space",
+        explain=explain,
     )
 
 
@@ -142,6 +147,18 @@ class TestReport:
         # The louder of a clip and its neighbour is just not clipped.
         levels = [abs(sf.read(io.BytesIO(base64.b64decode(d)))[0]).max() for d in sounds]
         assert_allclose(np.max(np.reshape(levels, (6, 2)), axis=1), 0.9, atol=1e-3)
+
+    def test_every_sound_has_its_own_times(self, pooling, test, train, tmp_path):
+        fan = test[test["machine"] == "fan"]
+        (clip,) = explain_clips(pooling, fan, train, n_clips=1)
+        clip["sound"] = (np.ones(16000 * 30), 16000)
+        clip["map"].values = clip["map"].values.assign_coords(
+            frame=np.linspace(0, 30, clip["map"].values.sizes["frame"])
+        )
+        path = write_report(tmp_path / "r.html", fan, {"one": np.zeros(len(fan))}, explain=[clip])
+        text = path.read_text(encoding="utf-8")
+        (of_other,) = re.findall(r"Nearest normal clip: [^,]*, ([^<]*)</figcaption>", text)
+        assert of_other == "0.0 to 1.0 s"
 
     @pytest.mark.slow
     def test_a_large_report_stays_small(self, pooling, test, train, tmp_path):

@@ -1,7 +1,10 @@
 """Anomaly maps: their sums, their places, and who is asked."""
 
+import librosa
 import numpy as np
+import pandas as pd
 import pytest
+import soundfile as sf
 import torch
 from numpy.testing import assert_allclose
 from sklearn.exceptions import NotFittedError
@@ -20,9 +23,10 @@ from sk_asd.detectors import (
 )
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.features import Labelled, TimePooling
+from sk_asd.features import Labelled, TimePooling, Wav2Vec
 from sk_asd.inspection import anomaly_map
 from sk_asd.inspection._pooled import parts_over_time
+from sk_asd.networks import Wav2Vec1
 
 
 @pytest.mark.parametrize("statistic", ["mean", "std", "max", "gwrp"])
@@ -171,11 +175,12 @@ def test_occlusion_is_the_change_of_the_score(features, cls):
     assert maps.attrs["method"] == "occlusion"
     mean = features.mean(("clip", "frame"))  # of the training clips
     for bins in (slice(0, 2), slice(4, 6)):
-        for frames in (slice(0, 5), slice(5, 10), slice(15, 20)):
-            hidden = clip.copy()
-            hidden[0, bins, frames] = mean[bins]
+        # A frame beside each patch of five is hidden with it.
+        for patch, frames in (((0, 5), (0, 6)), ((5, 10), (4, 11)), ((15, 20), (14, 20))):
+            hidden, place = clip.copy(), (0, bins, slice(*frames))
+            hidden[place] = np.minimum(clip[place], mean[bins])  # what is lower stays
             change = pipeline.score_samples(hidden) - pipeline.score_samples(clip)
-            np.testing.assert_allclose(maps[0, bins, frames], change.item(), atol=2e-4)
+            np.testing.assert_allclose(maps[0, bins, slice(*patch)], change.item(), atol=2e-4)
 
 
 def test_occlusion_with_the_mean_of_the_clip_subtracted(features):
@@ -200,6 +205,67 @@ def test_occlusion_of_any_other_steps(features):
     assert_allclose(maps[0, 3, 7], change.item(), rtol=1e-5)
     # More patches than cells are as many as cells.
     assert_allclose(anomaly_map(pipeline, X, patches=(99, 99)), maps)
+
+
+@pytest.fixture(scope="module")
+def wave_system(train):
+    """Untrained wav2vec, an embedder, and k-NN per machine and section."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        wav2vec = Wav2Vec(Wav2Vec1(6, aggregator=(2,)))
+        embedder = SectionEmbedder(Tiny(6, 40), n_frames=40, max_epochs=1, random_state=0)
+    detector = GroupedDetector(KNNDetector(), by=["machine", "section"])
+    return make_pipeline(wav2vec, embedder, detector).fit(train)
+
+
+class TestWaves:
+    """Systems whose features have channels and no frequencies: the sound is occluded."""
+
+    def test_it_is_the_change_of_the_score(self, wave_system, test):
+        clips = test.iloc[[7, 0]]
+        maps = anomaly_map(wave_system, clips, patches=(1, 1))
+        assert maps.dims == ("clip", "frequency", "frame")
+        assert maps.attrs["method"] == "occlusion"
+        assert maps.section.values.tolist() == clips["section"].tolist()
+        # All that is louder than the median of its bin, lowered to it.
+        quiet = []
+        for y in clips["audio"]:
+            spectrum = librosa.stft(y, n_fft=1024, hop_length=256, pad_mode="constant")
+            level = abs(spectrum)
+            gain = np.minimum(1, np.median(level, axis=1, keepdims=True) / level)
+            quiet.append(librosa.istft(gain * spectrum, hop_length=256, length=len(y)))
+        change = np.subtract(
+            *(wave_system.score_samples(X) for X in (clips.assign(audio=quiet), clips))
+        )
+        assert abs(change).min() > 1e-3
+        assert_allclose(maps[:, 0, 0], change, rtol=0.02, atol=1e-5)
+        assert_allclose(maps, np.broadcast_to(maps[:, :1, :1], maps.shape))
+
+    def test_hertz_seconds_and_patches(self, wave_system, test):
+        maps = anomaly_map(wave_system, test.iloc[[3]], patches=(4, 5))
+        assert_allclose(maps.frequency[[0, -1]], [0, 8000])
+        assert_allclose(maps.frame[:2], [0, 256 / 16000])
+        assert len(np.unique(maps)) == 20
+
+    def test_arrays_and_files_say_the_same(self, train, tmp_path):
+        waves = np.stack(train["audio"][:16])
+        detector = TimePooling(("max",)), LOFDetector(3)
+        cached = Wav2Vec(Wav2Vec1(4, aggregator=(2,)), cache_dir=tmp_path / "cache")
+        system = make_pipeline(cached, *detector).fit(waves)
+        sf.write(tmp_path / "a.wav", waves[0], 16000, subtype="FLOAT")
+        n_files = len(list((tmp_path / "cache").iterdir()))
+        maps = anomaly_map(system, waves[:1], patches=(2, 2))
+        files = anomaly_map(system, pd.DataFrame({"path": [tmp_path / "a.wav"]}), patches=(2, 2))
+        assert_allclose(maps, files, rtol=1e-5)
+        assert float(maps.std()) > 0
+        # What is occluded is not kept, only the clip itself, from the array and from the file.
+        assert len(list((tmp_path / "cache").iterdir())) == n_files + 2
+
+    def test_what_has_a_map_of_channels_keeps_it(self, train):
+        wav2vec = Wav2Vec(Wav2Vec1(4, aggregator=(2,)))
+        system = make_pipeline(wav2vec, TimePooling(), MahalanobisDetector()).fit(train)
+        maps = anomaly_map(system, train[:2])
+        assert (maps.dims[1], maps.attrs["method"]) == ("channel", "distance")
 
 
 class TestEnsemble:

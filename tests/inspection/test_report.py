@@ -2,6 +2,7 @@
 
 import base64
 import re
+import subprocess
 import sys
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -142,6 +143,22 @@ def test_lowest_scores_are_listed_first(tmp_path):
     assert listed[0] == ["section_00_source_normal_3.wav", "source", "normal", "-5", "anomaly"]
     assert len(listed) == 2 * 5
     assert [float(row[3]) for row in listed[:5]] == sorted(float(row[3]) for row in listed[:5])
+
+
+def test_one_false_alarm_is_one(tmp_path):
+    clips = make_clips(machines=["fan"])
+    scores = np.where(clips["label"] == "normal", 1.0, -1.0)
+    scores[0] = -2.0
+    limits = {"mine": np.zeros(len(clips))}
+    path = write_report(tmp_path / "r.html", clips, {"mine": scores}, thresholds=limits)
+    text = path.read_text(encoding="utf-8")
+    assert "with 1 false alarm among 8 normal" in text
+    assert "with 0 false alarms among 8 normal" in text
+
+
+def test_torch_is_not_loaded_for_scores_alone():
+    code = "import sys, sk_asd.inspection._report; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_every_name_is_escaped(tmp_path):

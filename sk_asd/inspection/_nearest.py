@@ -19,7 +19,7 @@ from sk_asd.utils._containers import column_of, is_clip_table, take_clips
 _GROUPS = ("machine", "section")
 
 
-def nearest_normal(estimator, clips, train, *, member=None):
+def nearest_normal(estimator, clips, train=None, *, member=None):
     """Find the nearest normal training clip of every clip, to listen to both.
 
     Clips are compared within their group: the columns `by` of the
@@ -32,9 +32,10 @@ def nearest_normal(estimator, clips, train, *, member=None):
         embedder, are averaged over time.
     clips : DataFrame, DataArray or array-like
         Clips, as the estimator takes them.
-    train : DataFrame, DataArray or array-like
+    train : DataFrame, DataArray or array-like, default=None
         Training clips to choose from; those whose ``label`` is "anomaly" are left out, and a clip
-        is not compared with its own ``path``.
+        is not compared with its own ``path``. None takes the embeddings that the detector has kept,
+        of all clips that it was fitted to; no clip is embedded again.
     member : str, default=None
         Member of an ensemble; None is the one with the largest weight, of those with an embedder
         where there are such.
@@ -43,13 +44,14 @@ def nearest_normal(estimator, clips, train, *, member=None):
     -------
     DataFrame
         One row a clip, with the index of `clips` where it has one: ``index`` of the nearest clip in
-        `train` (its position where `train` has no index), its ``path`` (None where not known), and
-        the ``distance``.
+        `train` (its position among the training clips where `train` is None or has no index), its
+        ``path`` (None where not known), and the ``distance``.
 
     Raises
     ------
     ValueError
-        If a group has no normal training clip, or there is no such member.
+        If a group has no normal training clip, there is no such member, or `train` is None and the
+        detector keeps no training clips.
 
     See Also
     --------
@@ -73,6 +75,8 @@ def nearest_normal(estimator, clips, train, *, member=None):
     np.True_
     """
     estimator = _chosen(estimator, member, clips)
+    if train is None:
+        return _among_kept(steps_of(estimator), clips)
     labels = column_of(train, "label")
     candidates = np.arange(len(train))
     if labels is not None:
@@ -96,6 +100,51 @@ def nearest_normal(estimator, clips, train, *, member=None):
     index = train.index[found] if hasattr(train, "index") else found
     table = {"index": index, "path": paths[found], "distance": distance}
     return pd.DataFrame(table, index=getattr(clips, "index", None))
+
+
+def _among_kept(steps, clips):
+    """Nearest of the training clips that the detectors have kept."""
+    from sk_asd.ensemble._groups import one_group, rows_by_group
+
+    X, last = clips, steps[-1]
+    for step in steps[:-1]:
+        X = step.transform(X)
+    groups, positions, detectors = one_group(X), {}, {None: last}
+    if is_grouped(last):
+        X, groups = last._split(X, reset=False)
+        groups = one_group(X) if groups is None else groups
+        positions, detectors = rows_by_group(last.training_groups_), last.detectors_
+    found = np.empty(len(groups), dtype=int)
+    distance = np.empty(len(groups))
+    for group, rows in rows_by_group(groups).items():
+        if group not in detectors:
+            raise ValueError(f"There is no normal training clip of the group {group!r}.")
+        inner, kept = _kept(last, detectors[group], group)
+        distances = _with_metric(
+            inner[-1],
+            _embedded(inner, take_clips(X, rows)),
+            kept,
+            embeds=any(hasattr(step, "embedding_dim") for step in (*steps, *inner)),
+        )
+        best = distances.argmin(axis=1)
+        found[rows] = np.asarray(positions.get(group, range(len(kept))))[best]
+        distance[rows] = distances[np.arange(len(rows)), best]
+    table = {"index": found, "path": None, "distance": distance}
+    return pd.DataFrame(table, index=getattr(clips, "index", None))
+
+
+def _kept(last, detector, group):
+    """Steps of the detector of a group, and the training clips that it has kept."""
+    from sk_asd.detectors._bank import BankDetector, known_clips
+
+    by_value = isinstance(detector, dict)  # with `over`: of one metric
+    inner = steps_of(next(iter(detector.values())) if by_value else detector)
+    if not isinstance(inner[-1], BankDetector):
+        raise ValueError(
+            f"{type(inner[-1]).__name__} keeps no training clips: give some as train=."
+        )
+    kept = last._known_clips(group)[0] if by_value else known_clips(inner[-1])
+    return inner, np.asarray(kept, dtype=float)
 
 
 def embed_clips(estimator, X, *, member=None):

@@ -4,10 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from sklearn.ensemble import IsolationForest
 from sklearn.pipeline import make_pipeline
 
 from sk_asd.detectors import CosineDetector, KNNDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
+from sk_asd.features import LogMel, TimePooling
 from sk_asd.inspection import nearest_normal
 from sk_asd.inspection._nearest import embed_clips
 
@@ -63,6 +65,39 @@ def test_anomalies_and_the_clip_itself_are_no_neighbours():
         nearest_normal(pipeline, train[[4]], train[:3])
 
 
+@pytest.mark.parametrize("over", [None, "domain"])
+def test_among_the_clips_that_the_detector_has_kept(over):
+    domain = ["source", "target", "source", "target", "source", "target"]
+    train = labelled(TRAIN, SECTIONS, domain=domain)
+    grouped = GroupedDetector(KNNDetector(metric="euclidean", n_neighbors=1), "section", over)
+    if over:
+        train = xr.concat([train, train + 0.25], "clip")  # two of each, to leave one out
+    pipeline = make_pipeline(grouped).fit(train)
+    new = labelled([[4.0, 0.1], [1.1, 0.0], [9.0, 9.0]], ["01", "00", "01"])
+    found = nearest_normal(pipeline, new)
+    pd.testing.assert_frame_equal(found, nearest_normal(pipeline, new, train))
+    assert found["index"].tolist() == [4, 6 if over else 0, 5]
+    with pytest.raises(ValueError, match="no normal training clip of the group '07'"):
+        nearest_normal(pipeline, new.assign_coords(section=("clip", ["00", "07", "00"])))
+
+
+def test_of_detectors_of_whole_pipelines(train, test):
+    inner = make_pipeline(LogMel(n_mels=8), TimePooling(("mean",)), MahalanobisDetector())
+    grouped = GroupedDetector(inner, by=["machine", "section"]).fit(train)
+    found, expected = nearest_normal(grouped, test), nearest_normal(grouped, test, train)
+    assert train.index[found["index"]].tolist() == expected["index"].tolist()
+    np.testing.assert_allclose(found["distance"], expected["distance"], rtol=1e-4)
+
+
+def test_detectors_that_keep_no_clips():
+    X = np.random.default_rng(0).normal(size=(20, 2))
+    forest = IsolationForest(n_estimators=2, random_state=0).fit(X)
+    with pytest.raises(ValueError, match="IsolationForest keeps no training clips: give"):
+        nearest_normal(forest, X)
+    plain = KNNDetector(metric="euclidean").fit(X)
+    assert nearest_normal(plain, X + 1e-3)["index"].tolist() == list(range(20))
+
+
 def test_tables_keep_their_index(train, test, pooling):
     train = train.assign(path=[f"{i}.wav" for i in range(len(train))])
     train.index = train.index + 1000
@@ -76,8 +111,6 @@ def test_tables_keep_their_index(train, test, pooling):
 
 
 def test_of_an_ensemble_one_member_is_asked(features):
-    from sk_asd.features import TimePooling
-
     members = [
         ("mean", make_pipeline(TimePooling(("mean",)), KNNDetector(metric="euclidean"))),
         ("max", make_pipeline(TimePooling(("max",)), KNNDetector(metric="euclidean"))),

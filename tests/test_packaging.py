@@ -139,10 +139,17 @@ def _normal(name):
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_quick_start_of_the_readme(capsys):
+def test_quick_start_of_the_readme(capsys, tmp_path, monkeypatch):
     readme = (ROOT / "README.rst").read_text("utf-8")
-    block = re.search(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", readme)[1]
-    exec(inspect.cleandoc(block), {})
+    blocks = re.findall(r"\.\. code-block:: python\n\n((?:    .*\n|\n)+)", readme)
+    names = {}
+    exec(inspect.cleandoc(blocks[0]), names)
     table = capsys.readouterr().out
     assert re.search(r"fan +00 +\d\.\d+", table)
     assert re.search(r"total +hmean +\d\.\d+", table)
+    # In the field.
+    monkeypatch.chdir(tmp_path)
+    exec(inspect.cleandoc(blocks[-1]), names)
+    assert [path.name for path in tmp_path.iterdir()] == ["machines.skasd"]
+    names["events"] += names["scorer"].finish()
+    assert [event.type for event in names["events"]] == ["score"]

@@ -10,13 +10,12 @@ from pathlib import Path
 
 from sk_asd.cli._common import one_line
 from sk_asd.cli._watch import emit
-from sk_asd.datasets._audio import audio_info, audio_suffixes, open_audio
+from sk_asd.datasets._audio import audio_info, open_audio, sound_files
 from sk_asd.datasets._load import _read_folders
 from sk_asd.datasets._names import parse_name
 
 _SECONDS = 30  # of a recording in memory at a time
 _FORGET = 24 * 3600  # seconds for which a recording must have been away
-_UNKNOWN = 2**62  # samples and more: the header does not say how many
 
 
 class Unreadable(Exception):  # noqa: N818
@@ -170,25 +169,11 @@ class Watch:
 
     def _list(self):
         """Recordings by path relative to the folder, with size and time of modification."""
-        suffixes = audio_suffixes()
         found = {}
-        root = str(self._root)
-        above = {root: {os.path.realpath(root)}}  # a link to one of these leads round and round
-        for folder, subfolders, names in os.walk(root, followlinks=True):
-            ways, kept = above.pop(folder), []
-            for name in subfolders:
-                path = os.path.join(folder, name)
-                if not name.startswith(".") and (real := os.path.realpath(path)) not in ways:
-                    above[path] = ways | {real}
-                    kept.append(name)
-            subfolders[:] = kept
-            for name in names:
-                if name.startswith(".") or os.path.splitext(name)[1].lower() not in suffixes:
-                    continue
-                path = os.path.join(folder, name)
-                with contextlib.suppress(OSError):  # it may have gone meanwhile
-                    stat = os.stat(path)
-                    found[os.path.relpath(path, self._root)] = stat.st_size, stat.st_mtime_ns
+        for path in sound_files(self._root):
+            with contextlib.suppress(OSError):  # it may have gone meanwhile
+                stat = os.stat(path)
+                found[os.path.relpath(path, self._root)] = stat.st_size, stat.st_mtime_ns
         return found
 
     def _try(self, path, stamp, age):
@@ -220,8 +205,6 @@ class Watch:
             info = audio_info(self._root / path)
         except (ValueError, OSError) as error:
             raise Unreadable(error) from error
-        if info.frames >= _UNKNOWN:
-            raise Unreadable(f"The sound file {path} does not say its length yet.")
         if info.frames <= 0:
             raise Unreadable(f"The sound file {path} holds no samples.")
         if info.missing:

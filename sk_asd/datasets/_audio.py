@@ -62,6 +62,37 @@ def audio_suffixes():
     return frozenset(f".{name}" for name in known | _EXTENSIONS)
 
 
+def sound_files(root):
+    """Yield the sound files in a folder and below it, by their suffixes.
+
+    Hidden files and folders are left out. Links are followed, but not in a circle.
+
+    Parameters
+    ----------
+    root : str or path-like
+        The folder.
+
+    Yields
+    ------
+    str
+        Path of a file.
+    """
+    root = os.fspath(root)
+    suffixes = audio_suffixes()
+    above = {root: {os.path.realpath(root)}}  # a link to one of these leads round and round
+    for folder, subfolders, names in os.walk(root, followlinks=True):
+        ways, kept = above.pop(folder), []
+        for name in subfolders:
+            path = os.path.join(folder, name)
+            if not name.startswith(".") and (real := os.path.realpath(path)) not in ways:
+                above[path] = ways | {real}
+                kept.append(name)
+        subfolders[:] = kept
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes:
+                yield os.path.join(folder, name)
+
+
 def _missing_frames(file):
     """Samples per channel that the header of an open file promises and the file does not hold."""
     n_bytes = file.channels * _BYTES.get(file.subtype, 1)

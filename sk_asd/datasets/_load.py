@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sk_asd.datasets._audio import audio_suffixes
+from sk_asd.datasets._audio import audio_suffixes, sound_files
 from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._ground_truth import clip_key, read_ground_truth
 from sk_asd.datasets._names import GRAMMARS, column_name, parse_name, stem_of, typed_column
@@ -157,34 +157,13 @@ def _audio_files(root):
         raise FileNotFoundError(f"No such folder: {root}")
     if not root.is_dir():
         raise NotADirectoryError(f"Expected a folder of recordings, found a file: {root}")
-    suffixes = audio_suffixes()
-    files = []
-    above = {str(root): {_identity(root)}}  # a link to one of these leads round and round
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        ways, kept = above.pop(folder), []
-        for name in subfolders:
-            path = os.path.join(folder, name)
-            if not name.startswith(".") and (identity := _identity(path)) not in ways:
-                above[path] = ways | {identity}
-                kept.append(name)
-        subfolders[:] = kept
-        files += [
-            Path(folder, name)
-            for name in names
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in suffixes
-        ]
+    files = [Path(file) for file in sound_files(root)]
     if not files:
         raise ValueError(
             f"No recordings in folder {root}: found no file with the suffix of a sound format, "
             f"such as .wav or .flac."
         )
     return sorted(files, key=lambda path: path.parts)
-
-
-def _identity(folder):
-    """What tells a folder from all others, whatever way leads to it."""
-    stat = os.stat(folder)
-    return stat.st_dev, stat.st_ino
 
 
 def _read_rows(files, root, layout):

@@ -13,7 +13,7 @@ from sk_asd.inspection._contribution import ContributionDisplay
 from sk_asd.inspection._maps import anomaly_map
 from sk_asd.inspection._nearest import _groups, nearest_normal
 from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
-from sk_asd.inspection._steps import is_ensemble, unwrapped
+from sk_asd.inspection._steps import is_ensemble, steps_of, unwrapped
 from sk_asd.utils._containers import check_clip_table
 
 N_CLIPS = 5
@@ -123,7 +123,8 @@ def _to_see_and_hear(estimator, clip):
     """Name, sound and spectrogram of the only clip of a table."""
     features, power = _features_of(estimator, clip)
     spectrogram = SpectrogramDisplay._of_features(features[0], power)
-    return {"name": name_of(clip), "sound": _sound(clip), "spectrogram": spectrogram}
+    channel = getattr(steps_of(estimator)[0], "channel", 0)
+    return {"name": name_of(clip), "sound": _sound(clip, channel), "spectrogram": spectrogram}
 
 
 def name_of(clip):
@@ -160,12 +161,12 @@ def _value(clip, name):
     return None if pd.isna(value) else value
 
 
-def _sound(clip):
-    """Samples and sample rate of the only clip."""
+def _sound(clip, channel):
+    """Samples and sample rate of the only clip, of the channel that the system hears."""
     if "audio" in clip.columns:
         sr = _value(clip, "sr")
         return np.asarray(clip["audio"].iloc[0]), 16000 if sr is None else int(sr)
-    return read_audio(clip["path"].iloc[0])
+    return read_audio(clip["path"].iloc[0], channel=channel)
 
 
 def _contributions(estimator, clip):

@@ -85,6 +85,8 @@ def _groups(system, wanted):
 
 def _some(folder, machines):
     """Some test recordings, or of a folder without such any, spread over all machines."""
+    import numpy as np
+
     clips = load_table(folder)
     if machines is not None:
         clips = clips[clips["machine"].isin(machines)]
@@ -92,4 +94,4 @@ def _some(folder, machines):
             raise ValueError(f"--clips {folder}: no recordings of {', '.join(sorted(machines))}.")
     test = clips[clips["split"] == "test"]
     clips = clips if len(test) == 0 else test
-    return clips.iloc[:: max(1, len(clips) // N_COMPARED)].head(N_COMPARED)
+    return clips.iloc[np.linspace(0, len(clips) - 1, min(N_COMPARED, len(clips))).astype(int)]

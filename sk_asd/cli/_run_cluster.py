@@ -1,5 +1,6 @@
 """Parts of a run on the workers of a dask cluster."""
 
+import asyncio
 import concurrent.futures
 import contextlib
 import platform
@@ -47,21 +48,35 @@ def connected(address):
         raise ImportError(
             f'--scheduler: {error}. Install the extra: pip install "sk_asd[distributed]"'
         ) from error
-    silent = f"--scheduler {address}: no scheduler answers"
     try:
         parse_address(address, strict=True)
-        # A Client that finds nobody says so at length, on stderr.
-        socket.create_connection(get_address_host_port(address), TIMEOUT).close()
-        client = Client(address, timeout=TIMEOUT, set_as_default=False)
-    except (OSError, MemoryError) as error:  # the latter where it is some other server
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"{silent} ({reason}).") from error
+        place = get_address_host_port(address)
     except ValueError as error:
         raise ValueError(
             f"--scheduler {address}: expected an address such as tcp://host:8786 ({error})."
         ) from error
+
+    try:
+        # A Client that finds nobody says so at length, on stderr, and where some other server
+        # listens it may wait for ever.
+        socket.create_connection(place, TIMEOUT).close()
+        found = asyncio.run(asyncio.wait_for(_kind(address), TIMEOUT))
+        if found != "Scheduler":
+            raise OSError(f"it is a {found.lower()}")
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError, MemoryError) as error:  # the latter two of other servers
+        reason = getattr(error, "strerror", None) or str(error) or f"in {TIMEOUT} s"
+        raise OSError(f"--scheduler {address}: no scheduler answers ({reason}).") from error
     with client:
         yield client
+
+
+async def _kind(address):
+    """What listens there, of the servers that dask has."""
+    from distributed.core import rpc
+
+    async with rpc(address) as server:
+        return (await server.identity())["type"]
 
 
 def train_on_cluster(client, folder, tasks, run, progress):
@@ -93,6 +108,7 @@ def train_on_cluster(client, folder, tasks, run, progress):
     from distributed import KilledWorker
 
     progress(f"{len(tasks)} parts for the workers of {client.scheduler.address}")
+    expected = versions()
     try:
         with parallel_config(_backend(client)):
             workers = Parallel(
@@ -100,7 +116,7 @@ def train_on_cluster(client, folder, tasks, run, progress):
                 pre_dispatch=max(_AHEAD, 2 * effective_n_jobs()),
                 return_as="generator_unordered",
             )
-            done = workers(task(_train, versions(), folder.path, *one, run) for one in tasks)
+            done = workers(task(_train, expected, folder.path, *one, run) for one in tasks)
             for k, (machine, name) in enumerate(done, 1):
                 progress(f"{machine}: {name} is done ({k} of {len(tasks)})")
     except TimeoutError as error:

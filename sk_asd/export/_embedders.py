@@ -9,6 +9,29 @@ from torch import nn
 from sk_asd.utils._windows import check_length, window_starts
 
 
+class PReLULayer(nn.Module):
+    """A `PReLU` in simple operations: PRelu itself takes onnxruntime longer than the convolutions.
+
+    Parameters
+    ----------
+    prelu : nn.PReLU
+        The layer that is replaced.
+    """
+
+    def __init__(self, prelu):
+        super().__init__()
+        self.weight = prelu.weight
+        self.is_maximum = bool((prelu.weight <= 1).all())  # as good as always
+
+    def forward(self, x):
+        """Compute the same, to the last digit."""
+        slope = self.weight.view(-1, *[1] * (x.ndim - 2))
+        if self.is_maximum:
+            return torch.maximum(x, slope * x)
+        positive = x.relu()
+        return positive + slope * (x - positive)
+
+
 class EmbedderLayer(nn.Module):
     """What a fitted `SectionEmbedder` or `MultiHeadEmbedder` computes: its windows, pooled.
 
@@ -29,6 +52,10 @@ class EmbedderLayer(nn.Module):
         self.pooling = embedder.pooling
         # On a contiguous copy: the memory format of the training means nothing in a graph.
         network = copy.deepcopy(embedder.net_.module_).cpu().float()
+        for module in list(network.modules()):
+            for name, child in list(module.named_children()):
+                if isinstance(child, nn.PReLU):
+                    setattr(module, name, PReLULayer(child))
         self.network = network.to(memory_format=torch.contiguous_format).eval()
 
     def forward(self, features):

@@ -1,6 +1,7 @@
 """Groups of clips of all parts of a system, as one list that an integer points into."""
 
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
+from sk_asd.ensemble._groups import labels_of
 from sk_asd.export._walk import parts, unwrapped
 
 
@@ -52,6 +53,12 @@ class Groups:
                     f"{list(self.columns)}: a graph has one list of groups, so that the columns of "
                     "one part must hold those of all others."
                 )
+            known = keys_of(part)
+            unknown = [name for name in self.names if self.key(part, name) not in known]
+            if unknown:
+                raise ValueError(
+                    f"{where} knows no group {unknown[0]}: groups within groups cannot be exported."
+                )
         if wanted is not None:
             self._keep(wanted)
 
@@ -60,6 +67,10 @@ class Groups:
         values = dict(zip(self.columns, name))
         key = tuple(values[column] for column in columns_of(part))
         return key if len(key) > 1 else next(iter(key), None)
+
+    def of(self, clips):
+        """Names of the groups of clips, one tuple a clip."""
+        return [self._name(label, self.columns) for label in labels_of(clips, self.columns)]
 
     def as_dicts(self):
         """Groups by column, for JSON."""

@@ -64,7 +64,7 @@ class Mirror(nn.Module):
     groups : Groups
         The groups, in the order of the input ``group``.
     extractors : list of estimator
-        The different feature extractors; all take the same clips.
+        The feature extractors of all members; all take the same clips.
     thresholds : list of float
         Anomaly score above which a clip is called abnormal, for every group.
 
@@ -179,7 +179,7 @@ class _Builder:
         own = list(dict.fromkeys(keys))
         detectors = [
             [
-                self.scorer(detector, joined(where, str(key)), flow)
+                self.scorer(detector, joined(where, key), flow)
                 for detector in as_list(estimator.detectors_[key])
             ]
             for key in own
@@ -219,6 +219,8 @@ class _Builder:
             raise _refusal(
                 where, estimator, "it scores with a network of its own; networks of embedders are."
             )
+        elif not hasattr(estimator, "score_samples"):
+            raise _refusal(where, estimator, "it gives no scores; end with a detector.")
         else:
             raise _refusal(where, estimator, f"it is none of the parts that are: {_EXPORTED}.")
         _expect(flow, _Vector, estimator, where)
@@ -226,7 +228,7 @@ class _Builder:
 
 
 def _extractors(system):
-    """Different feature extractors of a system, which must take the same clips."""
+    """Feature extractors of a system, which must take the same clips."""
     found = [(where, part) for where, part in parts(system) if isinstance(part, _EXTRACTORS)]
     (first_where, first), *others = found
     for where, other in others:

@@ -18,7 +18,6 @@ import torch
 from sk_asd import __version__
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.datasets._audio import replacing
-from sk_asd.ensemble._groups import labels_of
 from sk_asd.export._mirror import Mirror
 from sk_asd.metrics import anomaly_score
 from sk_asd.utils._containers import check_clip_table
@@ -27,7 +26,7 @@ _BATCH = 7
 _LARGEST = 2**31 - 1  # bytes, of one protobuf message
 _N_SYNTHETIC = 8
 _SHORTEST = 0.5  # seconds that make_machine_sounds can do
-_NOT_A_FEATURE = {"cache_dir", "n_jobs", "device", "model", "window"}
+_NOT_A_FEATURE = {"cache_dir", "n_jobs", "device", "model"}
 
 
 @dataclass(frozen=True)
@@ -89,8 +88,8 @@ def export_onnx(pipeline, path, *, clips=None, groups=None, opset=20, rtol=1e-4,
     ------
     ImportError
         If the packages of the extra ``onnx`` are missing.
-    FileNotFoundError
-        If the folder of `path` does not exist.
+    FileNotFoundError, IsADirectoryError
+        If the folder of `path` does not exist, or `path` is a folder.
     ValueError
         If a part of the system cannot be exported, with its place and the reason; if `groups` or
         `clips` do not fit the system; if a score differs by more than the tolerances.
@@ -138,6 +137,8 @@ def export_onnx(pipeline, path, *, clips=None, groups=None, opset=20, rtol=1e-4,
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: the folder {path.parent} does not exist.")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected the name of a file.")
     if not isinstance(opset, int) or opset < 18:
         raise ValueError(f"opset must be an integer of at least 18, got {opset!r}.")
     mirror = Mirror(pipeline, groups)
@@ -192,6 +193,10 @@ def to_model(mirror, opset):
         ) from error
     _share(program.model)
     model = program.model_proto
+    # The exporter passes over a version that it cannot write.
+    written = next(entry.version for entry in model.opset_import if entry.domain == "")
+    if written != opset:
+        raise ValueError(f"opset={opset}: the installed torch and onnx write {written} instead.")
     model.producer_name, model.producer_version = "sk_asd", __version__
     for key, value in metadata(mirror).items():
         model.metadata_props.add(key=key, value=value)
@@ -256,6 +261,23 @@ def _share(model):
 
 
 def serialised(model):
+    """Bytes of a file with the graph.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        The graph.
+
+    Returns
+    -------
+    bytes
+        The same ones for the same graph.
+
+    Raises
+    ------
+    ValueError
+        If they are more than a file can hold.
+    """
     size = model.ByteSize()
     if size > _LARGEST:
         raise ValueError(
@@ -267,12 +289,17 @@ def serialised(model):
 
 @contextlib.contextmanager
 def _silence():
-    """Without what the exporter tells its developers, about torchvision for instance."""
+    """Without what the exporter tells its developers, such as all operations of a network."""
+    nowhere = io.StringIO()
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(nowhere),
+            contextlib.redirect_stderr(nowhere),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -302,18 +329,13 @@ def _of_groups(clips, groups):
     check_clip_table(clips)
     if not groups.columns:
         return clips
-    kept = np.array([name in groups.names for name in _names(clips, groups)])
+    kept = np.array([name in groups.names for name in groups.of(clips)])
     if not kept.any():
         raise ValueError(
             f"None of the {len(clips)} clips to compare is of a group that is exported: "
             f"{groups.names[:6]}, values of the columns {list(groups.columns)}."
         )
     return clips[kept]
-
-
-def _names(clips, groups):
-    labels = labels_of(clips, groups.columns)
-    return [label if len(groups.columns) > 1 else (label,) for label in labels]
 
 
 def _check_parity(content, mirror, pipeline, clips, rtol, atol):
@@ -330,13 +352,29 @@ def _check_parity(content, mirror, pipeline, clips, rtol, atol):
             f"The graph gives other scores than the system for {wrong.sum()} of {len(clips)} clips;"
             f" the largest difference is {difference[worst]:.3g}, at position {worst} of the clips:"
             f" {found[worst]:.7g} instead of {expected[worst]:.7g}, with rtol={rtol} and "
-            f"atol={atol}. Nothing was written."
+            f"atol={atol}. Nothing was written. It may be rounding, which detectors enlarge where "
+            "all training clips are all but alike, as to a network after a few steps of training."
         )
     return float(difference.max())
 
 
 def runtime_scores(content, mirror, clips):
-    """Scores of onnxruntime for the clips of a table, as the system reads them."""
+    """Scores by onnxruntime of clips that are read as the system reads them.
+
+    Parameters
+    ----------
+    content : bytes
+        The graph.
+    mirror : Mirror
+        The system that it was made of.
+    clips : DataFrame
+        Clip table.
+
+    Returns
+    -------
+    ndarray of shape (n_clips,)
+        Scores, high = abnormal.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -348,7 +386,7 @@ def runtime_scores(content, mirror, clips):
     names = mirror.groups.names
     groups = [0] * len(clips)
     if len(names) > 1:
-        groups = [names.index(name) for name in _names(clips, mirror.groups)]
+        groups = [names.index(name) for name in mirror.groups.of(clips)]
     scores = []
     # The first clip on its own, so that batches of one are looked at as well.
     starts = [0, *range(1, len(clips), _BATCH), len(clips)]

@@ -41,15 +41,13 @@ def parts(estimator, where=""):
 
 
 def inside(estimator):
-    """Names and fitted estimators that one is made of."""
+    """Names, or groups, and fitted estimators that one is made of."""
     if hasattr(estimator, "steps"):
         return [(name, step) for name, step in estimator.steps if not is_passthrough(step)]
     if isinstance(estimator, GroupedDetector):
         check_is_fitted(estimator, "detectors_")
         return [
-            (str(key), each)
-            for key, found in estimator.detectors_.items()
-            for each in as_list(found)
+            (key, each) for key, found in estimator.detectors_.items() for each in as_list(found)
         ]
     if isinstance(estimator, ScoreEnsemble):
         check_is_fitted(estimator)
@@ -68,5 +66,5 @@ def is_passthrough(step):
 
 
 def joined(where, name):
-    """Place of a part inside another."""
-    return f"{where} / {name}" if where else name
+    """Place of a part inside another; the only group, None, has no name."""
+    return " / ".join(str(part) for part in (where, name) if part not in ("", None))

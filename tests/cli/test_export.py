@@ -19,7 +19,7 @@ def test_scores_of_the_graph(run, folder, model, tmp_path, monkeypatch):
     status, out, err = run("export", model, "--out", path, "--clips", folder, "--quiet")
     assert (status, err) == (0, "")
     assert out.startswith(f"{path} written, 2 groups; scores of 5 clips differ by ")
-    clips = load_clips(folder)[::4]
+    clips = load_clips(folder)
     session = onnxruntime.InferenceSession(str(path))
     groups = json.loads(session.get_modelmeta().custom_metadata_map["groups"])
     feed = {
@@ -29,6 +29,18 @@ def test_scores_of_the_graph(run, folder, model, tmp_path, monkeypatch):
     (found,) = session.run(None, feed)
     expected = anomaly_score(joblib.load(model)["pipeline"], clips)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_compared", [1, 5, 7, 99])
+def test_compared_clips_are_spread_over_all(folder, monkeypatch, n_compared):
+    monkeypatch.setattr(_export, "N_COMPARED", n_compared)
+    clips = load_clips(folder)
+    test = clips[clips["split"] == "test"]
+    found = _export._some(folder, None)
+    assert len(found) == min(n_compared, len(test))
+    assert found["path"].is_unique
+    ends = [found["path"].iloc[0], found["path"].iloc[-1]]
+    assert ends == [test["path"].iloc[0], test["path"].iloc[0 if n_compared == 1 else -1]]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import socketserver
 import subprocess
 import sys
 import threading
@@ -155,6 +156,15 @@ if __name__ == "__main__":
         assert f"The scheduler {address} has gone. What is finished is kept: the same " in err
         assert run("run", dev, *POOLING, "--out", out, "--quiet")[0] == 0
 
+    def test_the_address_of_a_worker(self, run, dev, cluster, tmp_path):
+        with Client(cluster, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=60)
+            address = next(iter(client.scheduler_info()["workers"]))
+        argv = ["run", dev, *POOLING, "--out", tmp_path / "x", "--scheduler", address]
+        status, _, err = run(*argv)
+        assert status == 2
+        assert "no scheduler answers (it is a " in err
+
     def test_a_worker_that_sees_another_disk(self, cluster, tmp_path):
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
@@ -203,6 +213,14 @@ class TestEnsembles:
             detector.fit(X)
         assert (tmp_path / "marker").exists()
         np.testing.assert_array_equal(detector.training_scores_, X.values[:, 0])
+
+
+class Other(socketserver.BaseRequestHandler):
+    """What a server does that is not dask's: it sends its greeting and keeps the line."""
+
+    def handle(self):
+        self.request.sendall(self.server.greeting)
+        time.sleep(3)
 
 
 def on_dask(client):
@@ -285,6 +303,21 @@ class TestOneLine:
         assert err.startswith(f"sk-asd: error: --scheduler {address}: no scheduler answers (")
         assert err.count("\n") == 1
         assert not (tmp_path / "x").exists()
+
+    @pytest.mark.parametrize("greeting", [b"", b"\xff" * 64])
+    def test_some_other_server(self, run, dev, tmp_path, monkeypatch, greeting):
+        """One that says nothing, and one that says what it likes."""
+        monkeypatch.setattr(_run_cluster, "TIMEOUT", 1)
+        with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
+            server.daemon_threads, server.greeting = True, greeting
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            address = f"tcp://127.0.0.1:{server.server_address[1]}"
+            argv = ["run", dev, *POOLING, "--out", tmp_path / "x", "--scheduler", address]
+            status, _, err = run(*argv)
+            server.shutdown()
+        assert status == 2
+        assert err.startswith(f"sk-asd: error: --scheduler {address}: no scheduler answers (")
+        assert err.count("\n") == 1
 
     @pytest.mark.parametrize("address", ["nonsense", "udp://127.0.0.1:1", "tcp://127.0.0.1", ":"])
     def test_no_address(self, run, dev, tmp_path, address):

@@ -29,7 +29,7 @@ from sk_asd.detectors import (
     MahalanobisDetector,
 )
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
-from sk_asd.ensemble import ScoreEnsemble
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.export import _onnx, export_onnx
 from sk_asd.export._mirror import Mirror
 from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
@@ -239,7 +239,7 @@ def test_networks_that_are_refused(train, tmp_path):
         export_onnx(system, tmp_path / "model.onnx")
 
 
-def test_a_network_that_torch_cannot_export(train, tmp_path):
+def test_a_network_that_torch_cannot_export(train, tmp_path, capfd):
     class Moody(nn.Module):
         def forward(self, x):
             means = x.mean(dim=2)
@@ -249,6 +249,7 @@ def test_a_network_that_torch_cannot_export(train, tmp_path):
     system = make_pipeline(STFT(n_fft=256), embedder, KNNDetector()).fit(train)
     with pytest.raises(ValueError, match="^torch cannot export the network of the system"):
         export_onnx(system, tmp_path / "model.onnx")
+    assert "def forward" not in capfd.readouterr().err  # the operations of the network
     assert not list(tmp_path.iterdir())
 
 
@@ -272,6 +273,12 @@ def test_systems_that_are_refused(train, tmp_path):
     system = ScoreEnsemble(members, by="section").fit(train)
     with pytest.raises(ValueError, match=r"a / detector groups clips by \['machine'\] and"):
         export_onnx(system, path)
+    whole = make_pipeline(mel, TimePooling(), GroupedDetector(CosineDetector(), by=BY))
+    system = GroupedDetector(whole, by=BY).fit(train)
+    with pytest.raises(ValueError, match="knows no group .*: groups within groups cannot be"):
+        export_onnx(system, path)
+    with pytest.raises(ValueError, match="^timepooling: .* gives no scores; end with a detector"):
+        export_onnx(make_pipeline(mel, TimePooling()).fit(train), path)
     for unfitted in (make_pooling(feature=mel), make_pipeline(mel, TimePooling(), KNNDetector())):
         with pytest.raises(NotFittedError):
             export_onnx(clone(unfitted), path)
@@ -290,8 +297,12 @@ def test_parameters_that_are_refused(pooling, test, tmp_path):
         export_onnx(pooling, path, clips=fans, groups=[("valve", "00")])
     with pytest.raises(ValueError, match="opset must be an integer of at least 18, got 9"):
         export_onnx(pooling, path, opset=9)
+    with pytest.raises(ValueError, match="opset=99: the installed torch and onnx write 18 inst"):
+        export_onnx(pooling, path, opset=99)
     with pytest.raises(FileNotFoundError, match="no does not exist"):
         export_onnx(pooling, tmp_path / "no" / "model.onnx")
+    with pytest.raises(IsADirectoryError, match="is a folder, expected the name of a file"):
+        export_onnx(pooling, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

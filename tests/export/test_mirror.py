@@ -16,7 +16,7 @@ from sk_asd.detectors import (
 )
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.export._embedders import EmbedderLayer
+from sk_asd.export._embedders import EmbedderLayer, PReLULayer
 from sk_asd.export._features import PoolingLayer, SpectrogramLayer
 from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
 from sk_asd.metrics import anomaly_score
@@ -80,6 +80,16 @@ def test_windows_of_embedders(n_frames, subtract_mean, pooling):
     embedder.pooling = "mean" if n_frames in (30, None) else pooling  # one window has no spread
     found = EmbedderLayer(embedder, 30)(torch.from_numpy(features))
     np.testing.assert_allclose(found.detach(), embedder.transform(features), atol=1e-6)
+
+
+@pytest.mark.parametrize("slopes", [[0.25], [2.0], [-0.5, 0.25, 1.0], [-0.5, 0.25, 1.5]])
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 5), (2, 3, 5, 4)])
+def test_prelu_is_the_same(slopes, shape):
+    prelu = torch.nn.PReLU(len(slopes))
+    with torch.no_grad():
+        prelu.weight.copy_(torch.tensor(slopes))
+    x = torch.from_numpy(RNG.normal(size=shape).astype("float32"))
+    torch.testing.assert_close(PReLULayer(prelu)(x), prelu(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("kind", [SectionEmbedder, MultiHeadEmbedder])

@@ -127,12 +127,13 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     ).get_template("report.html")
+    tables = list(_tables(clips, scores, rules, parts))
     html = template.render(
         title=title,
         overview=_overview(clips, scores, rules, settings or {}),
-        tables=list(_tables(clips, scores, rules, parts)),
+        tables=tables,
         more_tables=[(name, *_plain_table(table)) for name, table in (more_tables or {}).items()],
-        machines=_machines(clips, scores, thresholds, rules, parts, explain or []),
+        machines=_machines(clips, scores, thresholds, tables, explain or []),
     )
     path = Path(path)
     with replacing(path) as temporary:
@@ -226,12 +227,13 @@ def _overview(clips, scores, rules, settings):
 
 
 def _tables(clips, scores, rules, parts):
-    """Name, headers and formatted rows of the official tables of all systems and parts."""
+    """Official tables of all systems and parts: names, headers, texts, and columns of numbers."""
     for name, values in scores.items():
         for part in [None] if parts is None else dict.fromkeys(parts):
             rows = slice(None) if part is None else parts == part
             headers, cells = percent_rows(dcase_scores(clips[rows], values[rows], rules=rules))
-            yield name if part is None else f"{name}, {part}", headers, _formatted(cells)
+            heading = name if part is None else f"{name}, {part}"
+            yield heading, headers, _formatted(cells), [i > 1 for i in range(len(headers))]
 
 
 def _plain_table(table):
@@ -248,7 +250,7 @@ def _formatted(rows):
     ]
 
 
-def _machines(clips, scores, thresholds, rules, parts, explain):
+def _machines(clips, scores, thresholds, tables, explain):
     """What the report shows of each machine: tables, sections, and clips that are explained."""
     machines = []
     known = set(_texts(clips["machine"]))
@@ -256,7 +258,6 @@ def _machines(clips, scores, thresholds, rules, parts, explain):
     if strange:
         raise ValueError(f"explain has clips of {strange}, which are no machines of the report.")
     shown = shown_clips(explain)
-    tables = list(_tables(clips, scores, rules, parts))
     for machine, rows in clips.groupby("machine", dropna=False).indices.items():
         sections = clips.iloc[rows].groupby("section", dropna=False).indices.items()
         machines.append(
@@ -282,9 +283,9 @@ def _text(value):
     return "" if pd.isna(value) else str(value)
 
 
-def _of_machine(machine, name, headers, rows):
+def _of_machine(machine, name, headers, rows, numbers):
     """Rows of a table about one machine, without its name."""
-    return name, headers[1:], [row[1:] for row in rows if row[0] == machine]
+    return name, headers[1:], [row[1:] for row in rows if row[0] == machine], numbers[1:]
 
 
 def _group(clips, rows, machine, section, scores, thresholds):

@@ -303,17 +303,16 @@ class Scorers:
     def _drift(self, place):
         if self._args.drift is None:
             return None
-        from sk_asd.decisions._parts import known_scores, last_step
+        from sk_asd.decisions._parts import is_grouped, known_scores, last_step
         from sk_asd.watching import DriftMonitor
 
         last, _ = last_step(self.system)
         scores, rows = known_scores(last)
-        columns = getattr(last, "by", None) or []
-        columns = [columns] if isinstance(columns, str) else columns
-        names = dict(zip(("machine", "section"), place))
-        group = tuple(names.get(c) for c in columns)
-        group = group[0] if len(group) == 1 else group
-        scores = scores[rows[group]] if group in rows else scores
+        if is_grouped(last):
+            names = dict(zip(("machine", "section"), place))
+            group = tuple(names.get(column) for column in last._columns())
+            group = group[0] if len(group) == 1 else group
+            scores = scores[rows[group]] if group in rows else scores
         return DriftMonitor(scores, n_recent=self._args.drift, random_state=0)
 
 

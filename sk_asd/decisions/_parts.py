@@ -1,13 +1,13 @@
 """What decisions need of any fitted outlier detector: scores, groups and thresholds."""
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.svm import OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.ensemble._members import scores_of
+from sk_asd.utils._wrapped import unwrapped
 
 
 def last_step(detector, X=None):
@@ -27,18 +27,12 @@ def last_step(detector, X=None):
     X : container or None
         What it is given when `detector` is given `X`.
     """
-    while True:
-        if isinstance(detector, Pipeline):
-            if X is not None and len(detector) > 1:
-                X = detector[:-1].transform(X)
-            detector = detector[-1]
-        elif isinstance(detector, FrozenEstimator):
-            detector = detector.estimator
-        elif hasattr(detector, "best_estimator_"):
-            detector = detector.best_estimator_
-        else:
-            check_is_fitted(detector)
-            return detector, X
+    while isinstance(detector := unwrapped(detector), Pipeline):
+        if X is not None and len(detector) > 1:
+            X = detector[:-1].transform(X)
+        detector = detector[-1]
+    check_is_fitted(detector)
+    return detector, X
 
 
 def score(last, X):

@@ -15,7 +15,7 @@ from sk_asd.detectors._bank import known_clips
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.ensemble._domain_normalized import DomainNormalizedDetector
-from sk_asd.ensemble._grouped import GroupedDetector
+from sk_asd.ensemble._grouped import GroupedDetector, most_normal
 from sk_asd.ensemble._groups import one_group, rows_by_group
 from sk_asd.ensemble._members import offset_of, scores_of
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
@@ -329,8 +329,7 @@ def _group(grouped, name, clips, how, kept):
     if not isinstance(members, dict):
         return _adapted(members, clips, how, kept)
     how.learns(grouped, f"over={grouped.over!r} compares the clips of all its detectors, not kept")
-    scores = np.max([scores_of(member, clips) for member in members.values()], axis=0)
-    return members, np.concatenate([kept, scores])
+    return members, np.concatenate([kept, most_normal(members, clips)])
 
 
 def _new_offset(members, offset, before, found, clips):

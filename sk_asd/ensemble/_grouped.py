@@ -311,8 +311,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
                     f"{self._describe(name)} was not seen in training; known are "
                     f"{list(self.detectors_)}. Use unseen='pool' to score it by all clips."
                 )
-            members = detectors.values() if isinstance(detectors, dict) else [detectors]
-            scores[rows] = np.max([scores_of(member, clips) for member in members], axis=0)
+            scores[rows] = most_normal(detectors, clips)
             offsets[rows] = offset
         return scores, offsets
 
@@ -366,9 +365,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """Scores of the training clips as anybody's, not leave-one-out."""
         scores = np.empty(len(self.training_scores_))
         for name, rows in rows_by_group(self.training_groups_).items():
-            (clips,), detectors = self._known_clips(name), self.detectors_[name]
-            members = detectors.values() if isinstance(detectors, dict) else [detectors]
-            scores[rows] = np.max([scores_of(member, clips) for member in members], axis=0)
+            scores[rows] = most_normal(self.detectors_[name], self._known_clips(name)[0])
         return scores
 
     def _why_not_learn(self):
@@ -405,6 +402,12 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         return tags
+
+
+def most_normal(detectors, X):
+    """Scores of clips of one group: of its detector, or the most normal of those in a dict."""
+    members = detectors.values() if isinstance(detectors, dict) else [detectors]
+    return np.max([scores_of(member, X) for member in members], axis=0)
 
 
 def _fit_group(base, X, over, description, smote=None):

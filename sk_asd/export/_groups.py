@@ -1,8 +1,10 @@
 """Groups of clips of all parts of a system, as one list that an integer points into."""
 
+from sk_asd.decisions._parts import last_step
+from sk_asd.decisions._parts import thresholds as thresholds_of
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.ensemble._groups import labels_of
-from sk_asd.export._walk import parts, unwrapped
+from sk_asd.export._walk import parts
 
 
 def columns_of(estimator):
@@ -96,12 +98,11 @@ class Groups:
 
 def thresholds(system, groups):
     """Score below which a clip is called abnormal, for every group."""
-    last = unwrapped(system)
-    while hasattr(last, "steps"):
-        last = unwrapped(last[-1])
+    last, _ = last_step(system)
+    found = thresholds_of(last)
     if isinstance(last, GroupedDetector):
-        return [float(last.offsets_[groups.key(last, name)]) for name in groups.names]
-    return [float(last.offset_)] * len(groups.names)
+        return [float(found[groups.key(last, name)]) for name in groups.names]
+    return [float(found[None])] * len(groups.names)
 
 
 def _plain(value):

@@ -1,20 +1,9 @@
 """The parts of a fitted system and where they stand in it."""
 
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-
-
-def unwrapped(estimator):
-    """What a search has chosen, or a `FrozenEstimator` holds."""
-    while True:
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        else:
-            return estimator
+from sk_asd.utils._wrapped import unwrapped
 
 
 def parts(estimator, where=""):

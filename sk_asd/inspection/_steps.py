@@ -2,9 +2,9 @@
 
 import numpy as np
 import xarray as xr
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 
+from sk_asd.utils import _wrapped
 from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, take_clips
 
 
@@ -19,16 +19,11 @@ def steps_of(estimator):
 
 def unwrapped(estimator):
     """The system within a search, a FrozenEstimator or a DomainNormalizedDetector."""
-    while True:
-        if isinstance(estimator, FrozenEstimator):
-            estimator = estimator.estimator
-        elif hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif hasattr(estimator, "domain_classifier_") and hasattr(estimator, "detector_"):
-            # Its scores are those of the detector on another scale.
-            estimator = estimator.detector_
-        else:
-            return estimator
+    estimator = _wrapped.unwrapped(estimator)
+    while hasattr(estimator, "domain_classifier_") and hasattr(estimator, "detector_"):
+        # Its scores are those of the detector on another scale.
+        estimator = _wrapped.unwrapped(estimator.detector_)
+    return estimator
 
 
 def is_ensemble(estimator):

@@ -22,7 +22,7 @@ from sklearn.svm import OneClassSVM
 from sklearn.utils import estimator_html_repr
 
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
-from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, adapt
 from sk_asd.utils._thresholds import normal_threshold
 
 
@@ -303,6 +303,14 @@ def test_frozen_factors_are_not_asked_about_clips_they_know(by_group):
     np.testing.assert_allclose(ensemble.means_[None], lof.training_scores_.mean())
     ensemble = ScoreEnsemble(member, by=None).fit(X[::-1])
     np.testing.assert_allclose(ensemble.means_[None], lof.score_samples(X).mean())
+
+
+def test_frozen_member_that_was_adapted_by_scores_alone(X):
+    more = np.random.default_rng(1).normal(size=(10, X.shape[1]))
+    knn = adapt(KNNDetector(metric="euclidean").fit(X), more, scores_only=True)
+    both = np.concatenate([X, more])
+    ensemble = ScoreEnsemble([("knn", FrozenEstimator(knn))], by=None).fit(both)
+    np.testing.assert_allclose(ensemble.means_[None], knn.training_scores_.mean())
 
 
 def test_frozen_member_is_not_refitted(train, tmp_path):

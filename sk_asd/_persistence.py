@@ -141,7 +141,7 @@ def write(estimator, path, extra):
     described = describer.describe(estimator)
     try:
         members = {_ESTIMATOR: skops.io.dumps(described)}
-        unknown = _unknown(members[_ESTIMATOR])
+        unknown, _ = _unknown(members[_ESTIMATOR])
     except Exception as error:
         raise ValueError(
             f"This {type(estimator).__name__} cannot be saved ({type(error).__name__}: {error})."
@@ -198,7 +198,7 @@ def read(path, trusted=()):
     found = differing(header["versions"])
     # Whatever a damaged or forged file may cause is one error that names the file.
     try:
-        unknown = _unknown(members[_ESTIMATOR], trusted)
+        unknown, names = _unknown(members[_ESTIMATOR], trusted)
     except Exception as error:
         raise _unreadable(path, found, error) from error
     if unknown:
@@ -208,7 +208,7 @@ def read(path, trusted=()):
             f"trusted={list(unknown)}." + (f" It was written with {found}." if found else "")
         )
     try:
-        estimator = _construct(members)
+        estimator = _construct(members, names)
     except Exception as error:
         raise _unreadable(path, found, error) from error
     if found:
@@ -300,19 +300,20 @@ def _facts(content):
 
 
 def _unknown(content, trusted=()):
-    """Places of what a file of skops holds and is not trusted, by name."""
+    """Places of what in a file of skops is not trusted, by name, and all that skops asks about."""
     import skops.io
 
     from sk_asd._trust import refused
 
-    names = {t if isinstance(t, str) else f"{t.__module__}.{t.__name__}" for t in trusted}
+    trusted = {t if isinstance(t, str) else f"{t.__module__}.{t.__name__}" for t in trusted}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         schema = json.loads(archive.read("schema.json"))
-    return refused(schema, skops.io.get_untrusted_types(data=content), names)
+    names = skops.io.get_untrusted_types(data=content)
+    return refused(schema, names, trusted), names
 
 
-def _construct(members):
-    """The estimator, when all names in it are trusted."""
+def _construct(members, trusted):
+    """The estimator, when all names in it are trusted; of some of them skops must be told."""
     import safetensors.torch
     import skops.io
     from sklearn.exceptions import InconsistentVersionWarning
@@ -325,7 +326,6 @@ def _construct(members):
         # One line about versions instead of one per estimator.
         warnings.simplefilter("ignore", InconsistentVersionWarning)
         warnings.simplefilter("ignore", VersionWarning)
-        trusted = skops.io.get_untrusted_types(data=content)
         return restore(skops.io.loads(content, trusted=trusted), weights)
 
 

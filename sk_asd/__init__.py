@@ -19,6 +19,7 @@ _SUBPACKAGES = (
     "metrics",
     "model_selection",
     "networks",
+    "persistence",
     "systems",
     "utils",
     "watching",
@@ -27,8 +28,8 @@ _SUBPACKAGES = (
 # Functions of the package itself, and where they are.
 _FUNCTIONS = {
     "export_onnx": "sk_asd.export",
-    "load": "sk_asd._persistence",
-    "save": "sk_asd._persistence",
+    "load": "sk_asd.persistence",
+    "save": "sk_asd.persistence",
 }
 
 __all__ = ["__version__", *_FUNCTIONS, *_SUBPACKAGES]

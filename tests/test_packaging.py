@@ -26,7 +26,7 @@ LEVELS = [
     {"embedders", "detectors"},
     {"ensemble"},
     {"systems", "decisions"},
-    {"inspection", "watching", "export"},
+    {"inspection", "watching", "persistence", "export"},
     {"cli"},
 ]
 

@@ -27,8 +27,8 @@ _DESCRIPTION = "Unsupervised anomalous sound detection of machines."
 _EPILOG = """\
 A first round on your own recordings:
   sk-asd check DIR
-  sk-asd train DIR --system pooling --out model.joblib
-  sk-asd score model.joblib DIR --out scores.csv
+  sk-asd train DIR --system pooling --out model.skasd
+  sk-asd score model.skasd DIR --out scores.csv
   sk-asd evaluate scores.csv DIR --report report.html
 
 All of it at once, machine by machine, as the challenge has it:

@@ -11,7 +11,7 @@ from sk_asd.cli._common import (
     inventory,
     load_table,
 )
-from sk_asd.cli._models import TRUST, load_model, networks, pipelines, save_model
+from sk_asd.cli._models import TRUST, add_trust, load_model, networks, pipelines, save_model
 from sk_asd.cli._score import configure
 from sk_asd.cli._train import sections_of
 
@@ -58,6 +58,7 @@ def add_parser(commands):
     parser.add_argument(
         "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
     )
+    add_trust(parser)
 
 
 def group(text):
@@ -73,7 +74,7 @@ def run(args):
     check_output(args.out)
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")
-    system, header = load_model(args.model)
+    system, header = load_model(args.model, trust=args.trust)
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)
     _check_normal(clips, args)

@@ -36,7 +36,7 @@ Make sounds of synthetic machines, check them, train two systems on the normal o
 recordings, and evaluate the scores. Everything is kept in one folder:
 
   data/                 recordings under the file names of DCASE 2022 Task 2
-  model_SYSTEM.joblib   trained systems, as `sk-asd train` writes them
+  model_SYSTEM.skasd   trained systems, as `sk-asd train` writes them
   scores_SYSTEM.csv     scores, as `sk-asd score` writes them
   report.html           tables, histograms and ROC curves, for a browser"""
 
@@ -131,7 +131,7 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
         pipeline = build(name, options)
         fit(pipeline, train, progress)
         save_model(
-            out / f"model_{name}.joblib",
+            out / f"model_{name}.skasd",
             pipeline,
             options={"system": name, **options},
             sections=sections_of(train),

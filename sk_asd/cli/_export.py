@@ -1,7 +1,7 @@
 """``sk-asd export``: a trained model as an ONNX graph."""
 
 from sk_asd.cli._common import Progress, add_command, check_output, load_table
-from sk_asd.cli._models import TRUST, load_model
+from sk_asd.cli._models import TRUST, add_trust, load_model
 
 N_COMPARED = 50  # recordings
 
@@ -30,6 +30,7 @@ def add_parser(commands):
     parser.add_argument(
         "--machine", nargs="+", metavar="M", help="only these machines (default: all of the model)"
     )
+    add_trust(parser)
 
 
 def run(args):
@@ -37,7 +38,7 @@ def run(args):
     check_output(args.out)
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")
-    system, _ = load_model(args.model)
+    system, _ = load_model(args.model, trust=args.trust)
     from sk_asd.export import export_onnx
 
     groups, machines = _groups(system, args.machine)

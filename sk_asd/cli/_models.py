@@ -3,20 +3,57 @@
 import json
 import pickle
 import pickletools
+import sys
 import warnings
 from itertools import islice
 from pathlib import Path
 
-from sk_asd import _persistence
 from sk_asd._versions import VersionWarning, differing, mismatch, versions
+from sk_asd.persistence import _file as file
 
 _FORMAT = "sk_asd model 1"
-_SAFE = ".skasd"
+SUFFIX = ".skasd"
+_PICKLES = (".joblib", ".pkl", ".pickle")
+_WAV2VEC = (".safetensors", ".pt", ".pth")
 TRUST = (
-    "A model file is a pickle (joblib), and loading one can run any code: load only model files\n"
-    "from a source you trust. Not so one whose name ends in .skasd when it is written: it is in\n"
-    "the format of sk_asd.save, and loading it runs nothing."
+    "A model file (.skasd) holds plain data, and loading it runs nothing. One whose name ends in\n"
+    ".joblib is a pickle, and loading it can run any code: load only one whose source you trust."
 )
+
+
+def add_trust(parser):
+    """Add the option for models that are pickles."""
+    parser.add_argument(
+        "--trust",
+        action="store_true",
+        help="load a .joblib model, which can run code, without a warning",
+    )
+
+
+def model_suffix(options):
+    """Suffix of the model files of a system with these options.
+
+    Networks of transformers are made by the code of that library, which only a pickle can name.
+    """
+    wav2vec = options.get("wav2vec")
+    safe = wav2vec is None or wav2vec == "small" or Path(wav2vec).suffix in _WAV2VEC
+    return SUFFIX if safe else _PICKLES[0]
+
+
+def check_model(path, options):
+    """Check before any work that a system with these options can be saved to a file.
+
+    Raises
+    ------
+    ValueError
+        If it needs a file of another kind.
+    """
+    needed = model_suffix(options)
+    if needed != SUFFIX and Path(path).suffix not in _PICKLES:
+        raise ValueError(
+            f"--out {path}: with --wav2vec {options['wav2vec']}, a network of transformers, a "
+            f"model can be saved as a pickle only: give a name that ends in {needed}."
+        )
 
 
 def save_model(path, pipeline, *, options, sections, adapted=None):
@@ -25,7 +62,8 @@ def save_model(path, pipeline, *, options, sections, adapted=None):
     Parameters
     ----------
     path : str or path-like
-        The file; with the suffix ``.skasd`` in the format of :func:`sk_asd.save`, else a pickle.
+        The file; a pickle if its name ends in ``.joblib``, else in the format of
+        :func:`sk_asd.save`.
     pipeline : Pipeline
         The fitted system.
     options : dict
@@ -38,8 +76,8 @@ def save_model(path, pipeline, *, options, sections, adapted=None):
     about = {"options": options, "sections": sections}
     if adapted:
         about["adapted"] = adapted
-    if Path(path).suffix == _SAFE:
-        _persistence.write(pipeline, path, about)
+    if Path(path).suffix not in _PICKLES:
+        file.write(pipeline, path, about)
         return
     import joblib
 
@@ -72,11 +110,11 @@ def read_header(path):
     ValueError
         If it is no model file.
     """
-    if _is_safe(path):
-        return {"options": {}, "sections": {}, **_persistence.read_header(path)}
-    with Path(path).open("rb") as file:
+    if not _is_pickle(path):
+        return {"options": {}, "sections": {}, **file.read_header(path)}
+    with Path(path).open("rb") as opened:
         try:
-            texts = (arg for _, arg, _ in islice(pickletools.genops(file), 20))
+            texts = (arg for _, arg, _ in islice(pickletools.genops(opened), 20))
             key, text = islice((t for t in texts if isinstance(t, str)), 2)
             header = json.loads(text)
             if key == "header" and header["format"] == _FORMAT:
@@ -86,20 +124,20 @@ def read_header(path):
     raise ValueError(f"{path} is no model file of `sk-asd train`.")
 
 
-def _is_safe(path):
-    """Whether a file is, or pretends by its name to be, one that runs nothing."""
-    with Path(path).open("rb") as file:
-        start = file.read(len(_persistence.SIGNATURE))
-    return start == _persistence.SIGNATURE or Path(path).suffix == _SAFE
+def _is_pickle(path):
+    """Whether a file is a pickle by its name, and does not begin as one that runs nothing."""
+    return Path(path).suffix in _PICKLES and not file.is_saved(path)
 
 
-def load_model(path):
+def load_model(path, *, trust=False):
     """Load a model file.
 
     Parameters
     ----------
     path : str or path-like
-        The file, from a trusted source.
+        The file.
+    trust : bool, default=False
+        Load a pickle without a word about what it can do.
 
     Returns
     -------
@@ -113,13 +151,19 @@ def load_model(path):
     OSError, ValueError
         If it cannot be read; where versions differ, the message says which.
     """
-    if _is_safe(path):
-        pipeline, header = _persistence.read(path)
+    if not _is_pickle(path):
+        pipeline, header = file.read(path)
         return pipeline, {"options": {}, "sections": {}, **header}
     import joblib
     from sklearn.exceptions import InconsistentVersionWarning
 
     header = read_header(path)
+    if not trust:
+        print(
+            f"{path} is a pickle: loading it can run code of whoever made it. --trust says that "
+            "you know where it comes from.",
+            file=sys.stderr,
+        )
     found = differing(header["versions"])
     try:
         with warnings.catch_warnings():

@@ -5,7 +5,6 @@ import functools
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.utils import Bunch
 
 from sk_asd.cli._common import relative_paths
 from sk_asd.cli._models import load_model, save_model
@@ -173,5 +172,4 @@ def _with_members(ensemble, models):
         fitted.append(model)
     ensemble.set_params(estimators=members)
     ensemble.estimators_ = fitted
-    ensemble.named_estimators_ = Bunch(**{name: m for (name, _), m in zip(members, fitted)})
     return ensemble

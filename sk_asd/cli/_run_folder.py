@@ -103,7 +103,7 @@ class RunFolder:
     def model(self, machine, part=None):
         """Path of the model of a machine, or of a part of it."""
         folder = self.path / "models"
-        return folder / f"{machine}.joblib" if part is None else folder / machine / f"{part}.joblib"
+        return folder / f"{machine}.skasd" if part is None else folder / machine / f"{part}.skasd"
 
     def scores(self, machine, part):
         """Path of the scores of a part, training clips included; what is there is done."""

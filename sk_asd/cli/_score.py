@@ -11,7 +11,7 @@ from sk_asd.cli._common import (
     relative_paths,
     write_csv,
 )
-from sk_asd.cli._models import TRUST, load_model, networks, pipelines
+from sk_asd.cli._models import TRUST, add_trust, load_model, networks, pipelines
 
 _CHUNK = 256  # clips whose features are in memory at a time
 
@@ -55,6 +55,7 @@ def add_parser(commands):
         metavar="FOLDER",
         help="also write the csv files of the DCASE challenge (high = anomalous; 1 = anomaly)",
     )
+    add_trust(parser)
 
 
 def run(args):
@@ -64,7 +65,7 @@ def run(args):
         raise ValueError(f"--dcase writes test results; it does not go with --split {args.split}.")
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")
-    system, _ = load_model(args.model)
+    system, _ = load_model(args.model, trust=args.trust)
     configure(system, args)
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)

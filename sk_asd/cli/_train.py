@@ -18,7 +18,7 @@ from sk_asd.cli._common import (
     names,
     positive_int,
 )
-from sk_asd.cli._models import TRUST, networks, save_model
+from sk_asd.cli._models import TRUST, check_model, networks, save_model
 
 _CLASSIFIERS = ("sc", "mhcr", "sc-wav2vec")
 _BASELINES = ("ae", "mobilenetv2")
@@ -225,6 +225,7 @@ def run(args):
     check_output(args.out)
     options = given_options(args)
     check_options(args.system, options)
+    check_model(args.out, options)
     progress = Progress(args.quiet)
     progress(f"loading {args.dir}")
     clips = training_clips(load_table(args.dir, machines=args.machine, split="train"))

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sk_asd.cli._common import Progress, add_command, check_output, positive_int
-from sk_asd.cli._models import TRUST, load_model, pipelines
+from sk_asd.cli._models import TRUST, add_trust, load_model, pipelines
 
 _BYTES = 2  # of a sample of raw PCM
 _READ = 65536
@@ -108,6 +108,7 @@ def add_parser(commands):
             metavar="SECONDS",
             help=f"{text} (default: {seconds:g})",
         )
+    add_trust(parser)
 
 
 def _finite(text):
@@ -136,7 +137,7 @@ def run(args):
     check_args(args)
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")
-    system, header = load_model(args.model)
+    system, header = load_model(args.model, trust=args.trust)
     with Stopper() as stopper, contextlib.suppress(Stopped):
         scorers = Scorers(system, header["sections"], args)
         if args.source == "-":

@@ -1,6 +1,5 @@
 """Reconstruction by an autoencoder that is trained against a discriminator."""
 
-import copy
 from numbers import Integral, Real
 
 import numpy as np
@@ -193,6 +192,8 @@ class AEGANDetector(MetricDetector):
         "width": [Interval(Real, 0, None, closed="neither")],
         "betas": [tuple, list, None],
     }
+    _state = ("n_frames_", "sections_", "_adversarial", "embedding_detectors_")
+    _net_class = AEGANNet
 
     def __init__(
         self,
@@ -271,24 +272,19 @@ class AEGANDetector(MetricDetector):
         self._check_metric()
 
         setup = _, stream, generator = self._training_setup()
-        if self._continues():
-            module = copy.deepcopy(self.net_.module_)
-        else:
-            with stream.active():
-                module = self._build(features)
+        module, criterion = self._networks(stream, lambda: self._architecture_for(features))
         dataset = AllWindows(features, torch.from_numpy(codes), n_frames, self.window_hop)
         params = {}
         if self.betas is not None and "optimizer__betas" not in vars(self):
             params["optimizer__betas"] = tuple(self.betas)
         self._train(
             module,
-            nn.MSELoss(),
+            criterion,
             dataset,
             RandomSampler(dataset, generator=generator),
             setup,
             X=X,
             y=y,
-            net=AEGANNet,
             attributes={
                 "penalty_weight": self.penalty_weight,
                 "matching_weight": self.matching_weight,
@@ -299,8 +295,12 @@ class AEGANDetector(MetricDetector):
             **params,
         )
 
-    def _build(self, features):
-        params = {
+    def _architecture_for(self, features):
+        """What :meth:`_build` takes."""
+        return {
+            "size": (features.shape[1], self.n_frames_),
+            "low": float(features.min()),
+            "high": float(features.max()),
             "adversarial": self.adversarial,
             "width": self.width,
             "latent_dim": self.latent_dim,
@@ -310,8 +310,11 @@ class AEGANDetector(MetricDetector):
             "n_sections": None if self.sections_ is None else len(self.sections_),
             **self._net_params("module__"),
         }
-        size = features.shape[1], self.n_frames_
-        return AEGAN(size, float(features.min()), float(features.max()), **params)
+
+    @staticmethod
+    def _build(**architecture):
+        """Autoencoder and critic, and the loss of reconstruction."""
+        return AEGAN(**architecture), nn.MSELoss()
 
     def _check_same(self, n_frames, sections):
         """Compare what the networks were built for with what a warm start would have."""

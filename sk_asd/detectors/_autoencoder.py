@@ -1,6 +1,5 @@
 """The dense autoencoder of the challenge baselines."""
 
-import copy
 from numbers import Integral
 
 import numpy as np
@@ -149,6 +148,7 @@ class AutoEncoderDetector(MetricDetector):
         "over": [str, None],
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
     }
+    _state = ("n_frames_", "precisions_")
 
     def __init__(
         self,
@@ -199,22 +199,18 @@ class AutoEncoderDetector(MetricDetector):
         n_frames = check_length(features, self.n_frames)
         setup = _, stream, generator = self._training_setup()
         n_inputs = features.shape[1] * n_frames
-        if self._continues():
-            module = copy.deepcopy(self.net_.module_)
-            if module.n_inputs != n_inputs:
-                raise ValueError(
-                    f"warm_start=True goes on with a fitted {type(self).__name__} of "
-                    f"n_frames = {self.n_frames_}; this fit has {n_frames}."
-                )
-        else:
-            params = {"latent_dim": self.latent_dim, **self._net_params("module__")}
-            with stream.active():
-                module = AutoEncoder(n_inputs, **params)
+        if self._continues() and self.net_.module_.n_inputs != n_inputs:
+            raise ValueError(
+                f"warm_start=True goes on with a fitted {type(self).__name__} of "
+                f"n_frames = {self.n_frames_}; this fit has {n_frames}."
+            )
+        params = {"latent_dim": self.latent_dim, **self._net_params("module__")}
+        module, criterion = self._networks(stream, lambda: {"n_inputs": n_inputs, **params})
         self.n_frames_ = n_frames
         dataset = AllWindows(features, None, n_frames, self.window_hop)
         self._train(
             module,
-            nn.MSELoss(),
+            criterion,
             dataset,
             RandomSampler(dataset, generator=generator),
             setup,
@@ -222,6 +218,11 @@ class AutoEncoderDetector(MetricDetector):
             y=y,
             iterator_train__collate_fn=as_it_is,
         )
+
+    @staticmethod
+    def _build(**architecture):
+        """Autoencoder and the loss of reconstruction."""
+        return AutoEncoder(**architecture), nn.MSELoss()
 
     def _metrics(self):
         return METRICS

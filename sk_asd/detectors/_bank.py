@@ -15,6 +15,8 @@ class BankDetector(BaseDetector):
     clips make up for the clips themselves once others join them.
     """
 
+    _state = ("_clips",)
+
     @available_if(learns)
     @_fit_context(prefer_skip_nested_validation=True)
     def partial_fit(self, X, y=None):

@@ -24,6 +24,7 @@ class BaseDetector(DecisionMixin, BaseEstimator):
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "threshold": [StrOptions({"quantile", "gamma"})],
     }
+    _state = ("training_scores_", "offset_")
     _min_clips = 2
 
     @_fit_context(prefer_skip_nested_validation=True)

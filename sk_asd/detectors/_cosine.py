@@ -36,6 +36,8 @@ class CosineDetector(BankDetector):
     array([ 0., -1.])
     """
 
+    _state = ("mean_",)
+
     def __init__(self, *, contamination=0.1, threshold="quantile"):
         self.contamination = contamination
         self.threshold = threshold

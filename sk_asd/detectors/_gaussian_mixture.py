@@ -73,6 +73,7 @@ class GaussianMixtureDetector(BankDetector):
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
+    _state = ("mixture_",)
 
     def __init__(
         self,

@@ -1,6 +1,5 @@
 """Likelihood of the centre frame of windows given the frames around it."""
 
-import copy
 from numbers import Integral, Real
 
 import numpy as np
@@ -265,25 +264,23 @@ class IMDNDetector(NeuralDetector):
         return xr.DataArray(scores, X.coords, X.dims) if is_labelled(X) else scores
 
     def _fit_clips(self, features, X, y):
+        n_frames = features.shape[2] if self.n_frames is None else self.n_frames
         if self._continues():
-            module = copy.deepcopy(self.net_.module_)
-            if self.n_frames not in (None, module.n_frames):
+            before = self.net_.module_.n_frames
+            if self.n_frames not in (None, before):
                 raise ValueError(
                     f"warm_start=True goes on with a fitted {type(self).__name__} of windows of "
-                    f"{module.n_frames} frames, but n_frames={self.n_frames}."
+                    f"{before} frames, but n_frames={self.n_frames}."
                 )
-            n_frames = module.n_frames
-        else:
-            module = None
-            n_frames = features.shape[2] if self.n_frames is None else self.n_frames
+            n_frames = before
         check_length(features, n_frames)
         setup = _, stream, generator = self._training_setup()
-        if module is None:
-            with stream.active():
-                module = self._build(features, n_frames)
+        module, criterion = self._networks(
+            stream, lambda: self._architecture_for(features, n_frames)
+        )
         self._train(
             module,
-            MeanLoss(),
+            criterion,
             WindowDataset(features, torch.zeros(len(features)), n_frames),
             RandomWindowSampler(len(features), features.shape[2] - n_frames + 1, generator),
             setup,
@@ -291,24 +288,32 @@ class IMDNDetector(NeuralDetector):
             y=y,
         )
 
-    def _build(self, features, n_frames):
-        n_bins = features.shape[1]
+    def _architecture_for(self, features, n_frames):
+        """What :meth:`_build` takes."""
         mean, std = bin_statistics(features)
-        density = GaussianMixtureDensity(
-            n_bins,
-            self.n_components,
-            mixture=self.mixture,
-            weights=self.weights,
-            scale=self.scale,
-            min_scale=torch.where(std > 0, self.min_scale, 1.0),
-        )
+        names = ("n_components", "mixture", "weights", "scale")
+        return {
+            "size": (features.shape[1], n_frames),
+            "network": self.network,
+            "params": self._net_params("module__"),
+            "density": {
+                **{name: getattr(self, name) for name in names},
+                "min_scale": torch.where(std > 0, self.min_scale, 1.0),
+            },
+            "statistics": (mean, std) if self.standardize else None,
+        }
+
+    @staticmethod
+    def _build(size, network, params, density, statistics):
+        """Density of centre frames, and its mean as the loss."""
+        n_bins, n_frames = size
+        density = GaussianMixtureDensity(n_bins, **density)
         if n_frames == 1:
             network = Marginal(density.n_outputs)
         else:
-            params = self._net_params("module__")
-            network = NETWORKS[self.network](n_bins, n_frames, density.n_outputs, **params)
-        standardizer = BinStandardizer(mean, std) if self.standardize else nn.Identity()
-        return InterpolationDensity(network, density, n_frames, standardizer)
+            network = NETWORKS[network](n_bins, n_frames, density.n_outputs, **params)
+        standardizer = nn.Identity() if statistics is None else BinStandardizer(*statistics)
+        return InterpolationDensity(network, density, n_frames, standardizer), MeanLoss()
 
     def _score_clips(self, features, X):
         module, device = self._module(features)

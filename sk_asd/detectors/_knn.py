@@ -82,6 +82,7 @@ class KNNDetector(BankDetector):
         "density_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
     }
+    _state = ("neighbors_", "density_")
 
     def __init__(
         self,

@@ -67,6 +67,7 @@ class LOFDetector(BankDetector):
         "metric": [str, callable],
         "n_jobs": [Integral, None],
     }
+    _state = ("lof_",)
 
     def __init__(
         self,

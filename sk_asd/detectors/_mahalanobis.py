@@ -68,6 +68,7 @@ class MahalanobisDetector(BankDetector):
         "shrinkage": [StrOptions({"ledoit_wolf", "oas"}), Interval(Real, 0, 1, closed="both")],
         "ridge": [Interval(Real, 0, None, closed="left")],
     }
+    _state = ("location_", "shrinkage_", "precision_")
 
     def __init__(
         self,

@@ -20,6 +20,8 @@ class MetricDetector(NeuralDetector):
     error of every clip over bins and frames.
     """
 
+    _state = ("training_metrics_", "metric_offsets_")
+
     @property
     def training_scores_(self):
         """Scores of the training clips by `metric`."""

@@ -1,6 +1,5 @@
 """The section classifier of the challenge baselines."""
 
-import copy
 from numbers import Integral, Real
 
 import numpy as np
@@ -142,6 +141,7 @@ class MobileNetV2Detector(NeuralDetector):
         "in_channels": [Interval(Integral, 1, None, closed="left")],
         "momentum": [Interval(Real, 0, 1, closed="right")],
     }
+    _state = ("n_frames_", "classes_", "clusters_")
 
     def __init__(
         self,
@@ -195,30 +195,25 @@ class MobileNetV2Detector(NeuralDetector):
     def _fit_clips(self, features, X, y):
         n_frames = check_length(features, self.n_frames)
         setup = _, stream, generator = self._training_setup()
-        continues = self._continues()
         classes, clusters = self._find_classes(features, X, generator.initial_seed())
-        if continues and classes != self.classes_:
+        if self._continues() and classes != self.classes_:
             raise ValueError(
                 f"warm_start=True goes on with a fitted {type(self).__name__} of the classes "
                 f"{self.classes_}; this fit has {classes}."
             )
-        if continues:
-            module = copy.deepcopy(self.net_.module_)
-        else:
-            params = {
-                "alpha": self.alpha,
-                "in_channels": self.in_channels,
-                "momentum": self.momentum,
-                **self._net_params("module__"),
-            }
-            with stream.active():
-                module = MobileNetV2(len(classes), **params)
+        params = {
+            "alpha": self.alpha,
+            "in_channels": self.in_channels,
+            "momentum": self.momentum,
+            **self._net_params("module__"),
+        }
+        module, criterion = self._networks(stream, lambda: {"n_classes": len(classes), **params})
         self.n_frames_, self.classes_, self.clusters_ = n_frames, classes, clusters
         codes = torch.from_numpy(self._codes(features, X))
         dataset = AllWindows(features, codes, n_frames, self.window_hop)
         self._train(
             module,
-            nn.CrossEntropyLoss(),
+            criterion,
             dataset,
             RandomSampler(dataset, generator=generator),
             setup,
@@ -226,6 +221,11 @@ class MobileNetV2Detector(NeuralDetector):
             y=y,
             iterator_train__collate_fn=as_it_is,
         )
+
+    @staticmethod
+    def _build(**architecture):
+        """Classifier of windows and its loss."""
+        return MobileNetV2(**architecture), nn.CrossEntropyLoss()
 
     def _score_clips(self, features, X):
         check_length(features, self.n_frames_)

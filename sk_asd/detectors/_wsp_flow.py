@@ -1,6 +1,5 @@
 """Likelihood of pooled spectrograms under conditional normalizing flows."""
 
-import copy
 import warnings
 from numbers import Integral, Real
 
@@ -198,6 +197,7 @@ class WSPFlowDetector(NeuralDetector):
         "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), None],
         "patience": [Interval(Integral, 1, None, closed="left")],
     }
+    _state = ("_split_seed", "conditions_", "validation_clips_", "alpha_")
 
     def __init__(
         self,
@@ -332,11 +332,9 @@ class WSPFlowDetector(NeuralDetector):
         dataset, starts = self._dataset(features, self._one_hot(codes))
         self.validation_clips_ = self._held_out(len(features), codes)
         trained = np.setdiff1d(np.arange(len(features)), self.validation_clips_)
-        if self._continues():
-            module = copy.deepcopy(self.net_.module_)
-        else:
-            with stream.active():
-                module = self._build(dataset, trained, starts)
+        module, criterion = self._networks(
+            stream, lambda: self._architecture_for(dataset, trained, starts)
+        )
         n_starts = features.shape[2] - dataset.n_frames + 1
         sampler = RandomWindowSampler(len(trained), n_starts, generator)
         validation, callbacks = None, []
@@ -352,7 +350,7 @@ class WSPFlowDetector(NeuralDetector):
             )
         self._train(
             module,
-            NegativeLogLikelihood(),
+            criterion,
             dataset,
             RepeatedSampler(sampler, trained, self.draws if n_starts > 1 else 1),
             setup,
@@ -369,7 +367,8 @@ class WSPFlowDetector(NeuralDetector):
         if module.pooling is not None:
             self.alpha_ = self.net_.module_.pooling.weights()[0].item()
 
-    def _build(self, dataset, clips, starts):
+    def _architecture_for(self, dataset, clips, starts):
+        """What :meth:`_build` takes, after a look at which bins vary."""
         mean, covariance = moments(dataset, clips, starts)
         varies = varying(mean, covariance).numpy()
         n_bins = int(varies.sum())
@@ -396,22 +395,28 @@ class WSPFlowDetector(NeuralDetector):
                 UserWarning,
                 stacklevel=5,
             )
-        flow = GroupedFlow(
-            n_bins,
-            0 if self.conditions_ is None else len(self.conditions_),
-            flow=self.flow,
-            n_groups=self.n_groups,
-            grouping=self.grouping,
-            transforms=self.transforms,
-            hidden_features=tuple(self.hidden_features),
-            **self._net_params("module__"),
-        )
+        names = ("flow", "n_groups", "grouping", "transforms")
+        return {
+            "moments": (mean, covariance),
+            "alpha": self.alpha if self.pooling == "wsp" else None,
+            "n_context": 0 if self.conditions_ is None else len(self.conditions_),
+            "flow": {
+                **{name: getattr(self, name) for name in names},
+                "hidden_features": tuple(self.hidden_features),
+                **self._net_params("module__"),
+            },
+        }
+
+    @staticmethod
+    def _build(moments, alpha, n_context, flow):
+        """Density of pooled statistics and its loss; `alpha` None is a single statistic."""
+        flow = GroupedFlow(int(varying(*moments).sum()), n_context, **flow)
         pooling = None
-        if self.pooling == "wsp":
-            trained = isinstance(self.alpha, str)
-            pooling = WeightedStatisticPooling(0.5 if trained else self.alpha, trainable=trained)
-        literal = isinstance(self.alpha, str) and self.alpha == "literal"
-        return PooledFlow(mean, covariance, flow, pooling, literal=literal)
+        if alpha is not None:
+            trained = isinstance(alpha, str)
+            pooling = WeightedStatisticPooling(0.5 if trained else alpha, trainable=trained)
+        module = PooledFlow(*moments, flow, pooling, literal=alpha == "literal")
+        return module, NegativeLogLikelihood()
 
     def _dataset(self, features, context):
         """Statistics of windows, and the first frames of those that cover a clip."""

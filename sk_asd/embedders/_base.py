@@ -57,6 +57,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         "balance": [str, list, tuple, None],
         **NeuralMixin._training_constraints,
     }
+    _net_class = EmbeddingNet
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -96,16 +97,10 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         sampler = RandomWindowSampler(
             len(features), features.shape[2] - n_frames + 1, generator, weights
         )
-        if before is not None:
-            module, criterion = copy.deepcopy((self.net_.module_, self.net_.criterion_))
-        else:
-            with stream.active():
-                module = self._build(features, n_frames)
-                width = _width(module, features.shape[1], n_frames)
-                criterion = HeadsLoss(
-                    [self._head(width, n_classes) for n_classes in heads.values()],
-                    self._head_weights(heads),
-                )
+        module, criterion = self._networks(
+            stream, lambda: self._architecture_for(features, n_frames, heads)
+        )
+        self._architecture["width"] = criterion.embedding_dim
         self._train(
             module,
             criterion,
@@ -119,7 +114,6 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
             setup,
             X=X,
             y=y,
-            net=EmbeddingNet,
             attributes={"mixup": self.mixup, "head_names": list(heads)},
         )
         return self
@@ -187,41 +181,52 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         )
         return 1 / counts[group.ravel()]
 
-    def _head(self, width, n_classes):
-        if n_classes is None:
-            return RegressionHead(width)
-        return ClassificationHead(
-            self.loss,
-            width,
-            n_classes,
-            margin=self.margin,
-            scale=self.scale,
-            n_subclusters=self.n_subclusters,
-        )
-
     def _head_weights(self, heads):
         return [1.0] * len(heads)
 
-    def _build(self, features, n_frames):
-        n_bins = features.shape[1]
+    def _architecture_for(self, features, n_frames, heads):
+        """What :meth:`_build` takes for clips and heads."""
         params = self._net_params("module__")
         if isinstance(self.backbone, str):
             params = {"embedding_dim": self.embedding_dim, **params}
-        if isinstance(self.backbone, nn.Module):
-            backbone = _copy(self.backbone, params)
-        elif isinstance(self.backbone, type):
-            backbone = self.backbone(**params)
-        elif self.backbone in ("cnn6", "ecapa"):
-            backbone = {"cnn6": Cnn6, "ecapa": ECAPATDNN}[self.backbone](n_bins, **params)
+        statistics = bin_statistics(features, self.subtract_mean) if self.standardize else None
+        angular = {name: getattr(self, name) for name in ("margin", "scale", "n_subclusters")}
+        return {
+            "size": (features.shape[1], n_frames),
+            "backbone": self.backbone,
+            "params": params,
+            "statistics": statistics,
+            "augment": self.augment,
+            "heads": list(heads.values()),
+            "head_weights": self._head_weights(heads),
+            "loss": {"loss": self.loss, **angular},
+            "width": None,
+        }
+
+    @staticmethod
+    def _build(size, backbone, params, statistics, augment, heads, head_weights, loss, width):
+        """Layers up to the embedding, and the joint loss of the heads; `width` None is measured."""
+        if isinstance(backbone, nn.Module):
+            backbone = _copy(backbone, params)
+        elif isinstance(backbone, type):
+            backbone = backbone(**params)
+        elif backbone in ("cnn6", "ecapa"):
+            backbone = {"cnn6": Cnn6, "ecapa": ECAPATDNN}[backbone](size[0], **params)
         else:
-            se = {"squeeze_excitation": "output"} if self.backbone == "mfnse" else {}
-            backbone = MobileFaceNet(input_size=(n_bins, n_frames), **{**se, **params})
-        layers = []
-        if self.standardize:
-            layers.append(BinStandardizer(*bin_statistics(features, self.subtract_mean)))
-        if self.augment is not None:
-            layers.append(copy.deepcopy(self.augment).cpu())
-        return nn.Sequential(*layers, backbone)
+            se = {"squeeze_excitation": "output"} if backbone == "mfnse" else {}
+            backbone = MobileFaceNet(input_size=size, **{**se, **params})
+        layers = [] if statistics is None else [BinStandardizer(*statistics)]
+        if augment is not None:
+            layers.append(copy.deepcopy(augment).cpu())
+        module = nn.Sequential(*layers, backbone)
+        width = _width(module, *size) if width is None else width
+        heads = [
+            RegressionHead(width)
+            if n_classes is None
+            else ClassificationHead(embedding_dim=width, n_classes=n_classes, **loss)
+            for n_classes in heads
+        ]
+        return module, HeadsLoss(heads, head_weights)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

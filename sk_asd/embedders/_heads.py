@@ -26,6 +26,7 @@ class ClassificationHead(nn.Module):
 
     def __init__(self, loss, embedding_dim, n_classes, *, margin, scale, n_subclusters):
         super().__init__()
+        self.embedding_dim = embedding_dim
         self.width = n_classes
         self.angular = loss != "softmax"
         if loss == "arcface":
@@ -60,6 +61,7 @@ class RegressionHead(nn.Module):
 
     def __init__(self, embedding_dim):
         super().__init__()
+        self.embedding_dim = embedding_dim
         self.linear = nn.Linear(embedding_dim, 1)
 
     def expand(self, values):
@@ -90,6 +92,7 @@ class HeadsLoss(nn.Module):
         super().__init__()
         self.heads = nn.ModuleList(heads)
         self.weights = list(weights)
+        self.embedding_dim = heads[0].embedding_dim
         self.last = None
 
     def expand(self, targets):

@@ -155,6 +155,7 @@ default="mobilefacenet"
         "kinds": [Mapping, None],
         "loss_weights": [Mapping, None],
     }
+    _state = ("heads_", "classes_", "statistics_")
 
     def __init__(
         self,

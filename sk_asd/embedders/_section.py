@@ -137,6 +137,7 @@ default="mobilefacenet"
         **BaseEmbedder._parameter_constraints,
         "target": [str, Iterable],
     }
+    _state = ("classes_",)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import PassthroughScoring
 from skorch.helper import predefined_split
+from skorch.history import History
 from torch import nn
 
 from sk_asd.datasets._audio import read_audio
@@ -32,7 +33,7 @@ from sk_asd.features._wav2vec_files import write_safetensors
 from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.networks import Wav2Vec1
 from sk_asd.utils._containers import is_clip_table, plain
-from sk_asd.utils._neural import NetParamsMixin, resolve_device, to_cpu
+from sk_asd.utils._neural import NetParamsMixin, epochs_of, resolve_device, to_cpu
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 
@@ -194,6 +195,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+    _state = ("net_", "n_updates_", "stop_reason_", "accuracy_", "_origin")
 
     def __init__(
         self,
@@ -348,6 +350,23 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
 
     def _setup(self, origin):
         self._origin = origin
+
+    def _get_state(self):
+        state = super()._get_state()
+        net = state.pop("net_", None)
+        if net is not None:  # its network is that of `network_`
+            state["net_"] = {"infonce": net.module_.infonce, "history": epochs_of(net)}
+        return state
+
+    def _set_state(self, state):
+        state = dict(state)
+        saved = state.pop("net_", None)
+        super()._set_state(state)
+        if saved is not None:
+            module = Contrast(self.network_.network, saved["infonce"])
+            net = ContrastiveNet(module, criterion=nn.Identity, verbose=0).initialize()
+            net.history_ = History(saved["history"])
+            self.net_ = to_cpu(net)
 
     def _check_net_params(self):
         for name in ("sampler", "batch_sampler", "batch_size", "shuffle", "generator"):

@@ -1,6 +1,5 @@
 """A small convolutional network that classifies clips."""
 
-import copy
 from numbers import Integral, Real
 
 import numpy as np
@@ -131,6 +130,8 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         "mixup": [Interval(Real, 0, None, closed="left")],
         **NeuralMixin._training_constraints,
     }
+    _state = ("classes_", "n_frames_")
+    _net_class = EmbeddingNet
 
     def __init__(
         self,
@@ -212,10 +213,9 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         setup = _, stream, generator = self._training_setup()
         if continues:
             n_frames = check_length(features, self.n_frames_)
-            module = copy.deepcopy(self.net_.module_)
-        else:
-            with stream.active():
-                module = self._build(features, len(classes))
+        module, criterion = self._networks(
+            stream, lambda: self._architecture_for(features, len(classes))
+        )
         self.classes_, self.n_frames_ = classes, n_frames
         # Weighted, so many are drawn from all clips.
         sampler = RandomWindowSampler(
@@ -227,13 +227,12 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         targets = torch.eye(len(classes))[torch.from_numpy(codes)]
         self._train(
             module,
-            nn.CrossEntropyLoss(),
+            criterion,
             WindowDataset(features, targets, n_frames),
             sampler,
             setup,
             X=X,
             y=y,
-            net=EmbeddingNet,
             attributes={"mixup": self.mixup},
         )
         return self
@@ -294,13 +293,25 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         return y
 
-    def _build(self, features, n_classes):
+    def _architecture_for(self, features, n_classes):
+        """What :meth:`_build` takes."""
         params = {"embedding_dim": 128, "width": self.width, **self._net_params("module__")}
-        return nn.Sequential(
-            BinStandardizer(*bin_statistics(features)),
-            Cnn6(features.shape[1], **params),
+        return {
+            "n_bins": features.shape[1],
+            "n_classes": n_classes,
+            "statistics": bin_statistics(features),
+            "params": params,
+        }
+
+    @staticmethod
+    def _build(n_bins, n_classes, statistics, params):
+        """Classifier of windows and its loss."""
+        module = nn.Sequential(
+            BinStandardizer(*statistics),
+            Cnn6(n_bins, **params),
             nn.Linear(params["embedding_dim"], n_classes),
         )
+        return module, nn.CrossEntropyLoss()
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "net_")

@@ -121,6 +121,16 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
+    _state = (
+        "_labelled",
+        "classes_",
+        "auc_",
+        "classifiers_",
+        "_most_frequent",
+        "_most_frequent_of_all",
+        "training_proba_",
+        "active_",
+    )
 
     def __init__(
         self,

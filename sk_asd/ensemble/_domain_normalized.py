@@ -157,6 +157,22 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         "memory": [str, HasMethods(["cache"]), None],
         "random_state": ["random_state"],
     }
+    _state = (
+        "_labelled",
+        "detector_",
+        "domains_",
+        "domain_classifier_",
+        "_key",
+        "_raw",
+        "_groups",
+        "_codes",
+        "training_probability_",
+        "_all",
+        "means_",
+        "scales_",
+        "training_scores_",
+        "offset_",
+    )
 
     def __init__(
         self,

@@ -114,6 +114,17 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         "smote": [Interval(Real, 0, 1, closed="right"), None],
         "random_state": ["random_state"],
     }
+    _state = (
+        "_labelled",
+        "training_groups_",
+        "_over",
+        "detectors_",
+        "offsets_",
+        "_own_offsets",
+        "training_scores_",
+        "pooled_",
+        "_pooled_offset",
+    )
 
     def __init__(
         self,

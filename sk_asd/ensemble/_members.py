@@ -8,8 +8,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, get_tags
 
-from sk_asd._versions import VersionStamp
 from sk_asd.ensemble._memory import call_once
+from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import take_clips
 from sk_asd.utils._learning import why_not_learn
 from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
@@ -161,7 +161,7 @@ def finite(scores, name):
     return scores
 
 
-class NamedMembers(VersionStamp, _BaseComposition):
+class NamedMembers(BaseEstimator, _BaseComposition):
     """Base of estimators with the parameter `estimators`: pairs of a name and an outlier detector.
 
     Names work as in scikit-learn's ``VotingClassifier``: ``set_params(name=detector)``,

@@ -145,6 +145,21 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         "n_jobs": [Integral, None],
         "memory": [str, HasMethods(["cache"]), None],
     }
+    _state = (
+        "_labelled",
+        "_keys",
+        "_names",
+        "estimators_",
+        "_raw",
+        "_groups",
+        "means_",
+        "scales_",
+        "_all",
+        "training_matrix_",
+        "weights_",
+        "training_scores_",
+        "offset_",
+    )
 
     def __init__(
         self,
@@ -213,8 +228,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             for name, member, key in zip(names, members, self._keys)
         )
         self._names = names
-        self.named_estimators_ = Bunch(**{name: "drop" for name, _ in self.estimators})
-        self._take([member for member, _ in fitted])
+        self.estimators_ = [member for member, _ in fitted]
         self._standardize(np.column_stack([scores for _, scores in fitted]), groups)
         self._weigh(weights)
         return self
@@ -275,7 +289,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             key if key is None or now is before else content_key(key, X)
             for key, before, now in pairs
         ]
-        self._take(members)
+        self.estimators_ = members
         self._standardize(raw, groups)
         self._weigh(self.weights_)
 
@@ -381,10 +395,12 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             raise ValueError(f"cv={self.cv!r} must hold out every training clip once.")
         return folds
 
-    def _take(self, members):
-        self.estimators_ = members
-        new = dict(zip(self._names, members))
-        self.named_estimators_ = Bunch(**{**self.named_estimators_, **new})
+    @property
+    def named_estimators_(self):
+        """Fitted members by name; ``"drop"`` for those that were left out."""
+        check_is_fitted(self)
+        fitted = dict(zip(self._names, self.estimators_))
+        return Bunch(**{name: fitted.get(name, "drop") for name, _ in self.estimators})
 
     def _why_not_learn(self):
         if self.cv is not None:

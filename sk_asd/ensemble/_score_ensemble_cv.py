@@ -151,6 +151,16 @@ class ScoreEnsembleCV(OutlierMixin, NamedMembers):
         "refit": ["boolean"],
         "random_state": ["random_state"],
     }
+    _state = (
+        "cv_results_",
+        "best_index_",
+        "best_weights_",
+        "best_params_",
+        "best_score_",
+        "n_splits_",
+        "_rows",
+        "best_estimator_",
+    )
 
     def __init__(
         self,

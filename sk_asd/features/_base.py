@@ -127,6 +127,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         "cache_dir": [str, os.PathLike, None],
         "n_jobs": [Integral, None],
     }
+    _state = ("n_samples_",)
 
     @abstractmethod
     def _setup(self, origin):

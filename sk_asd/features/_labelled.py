@@ -116,6 +116,7 @@ class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {"transformer": [HasMethods(["fit", "transform"])]}
+    _state = ("transformer_", "_dim", "_coord")
 
     def __init__(self, transformer):
         self.transformer = transformer

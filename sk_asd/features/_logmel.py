@@ -129,6 +129,7 @@ class LogMel(Spectrogram):
         "amin": [Interval(Real, 0, None, closed="neither")],
         "top_db": [Interval(Real, 0, None, closed="left"), None],
     }
+    _state = ("mel_basis_", "frequencies_")
 
     def __init__(
         self,

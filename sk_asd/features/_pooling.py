@@ -61,6 +61,7 @@ class TimePooling(KeepLabels, TransformerMixin, BaseEstimator):
         "statistics": ["array-like"],
         "r": [Interval(Real, 0, 1, closed="both")],
     }
+    _state = ("_bin",)
 
     def __init__(self, statistics=("mean", "std"), r=1.0):
         self.statistics = statistics

@@ -94,6 +94,7 @@ class Spectrogram(BaseExtractor):
         "fmin": [Interval(Real, 0, None, closed="left")],
         "fmax": [Interval(Real, 0, None, closed="neither"), None],
     }
+    _state = ("window_", "n_frames_")
 
     def _setup(self, origin):
         win_length = self.n_fft if self.win_length is None else self.win_length
@@ -234,6 +235,8 @@ class STFT(Spectrogram):
     >>> STFT(n_fft=1024, hop_length=512).fit_transform(X).shape
     (2, 513, 32)
     """
+
+    _state = ("frequencies_", "_bins")
 
     def __init__(
         self,

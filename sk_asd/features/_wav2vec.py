@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from sk_asd.features._base import BaseExtractor
-from sk_asd.features._wav2vec_models import digest, load_features
+from sk_asd.features._wav2vec_models import digest, from_state, load_features, state_of
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
 
@@ -25,6 +25,7 @@ class WaveformNetwork(BaseExtractor):
         "features": [StrOptions({"context", "encoder"})],
         "device": [str, torch.device],
     }
+    _state = ("network_", "n_frames_", "_digest")
 
     def _use(self, module, origin):
         """Set the fitted attributes that follow from a network."""
@@ -37,6 +38,18 @@ class WaveformNetwork(BaseExtractor):
         self.network_ = module
         self.n_frames_ = (self.n_samples_ - module.receptive_field) // module.hop_length + 1
         self._digest = digest(module)
+
+    def _get_state(self):
+        state = super()._get_state()
+        if hasattr(self, "network_"):
+            state["network_"] = state_of(self.network_)
+        return state
+
+    def _set_state(self, state):
+        state = dict(state)
+        if "network_" in state:
+            state["network_"] = from_state(state["network_"])
+        super()._set_state(state)
 
     def _shape(self):
         return self.network_.n_channels, self.n_frames_

@@ -11,6 +11,7 @@ from torch import nn
 
 from sk_asd.features._wav2vec_files import read_fairseq, read_safetensors
 from sk_asd.networks import Wav2Vec1
+from sk_asd.utils._neural import set_weights, weights_of
 from sk_asd.utils._random import RandomStream
 
 SMALL = Path(__file__).parent / "models" / "wav2vec_small.safetensors"
@@ -161,6 +162,35 @@ def digest(module):
         value.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         value.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
     return value.hexdigest()
+
+
+def state_of(module):
+    """What a saved model holds of a module; :func:`from_state` makes it again.
+
+    Raises
+    ------
+    ValueError
+        If it is a network of transformers, which would be made by that library's code.
+    """
+    if not isinstance(module, FirstVersion):
+        raise ValueError(
+            f"a {type(module.network).__name__} of transformers cannot be saved in this format; "
+            "use joblib"
+        )
+    return {
+        "config": module.network.config,
+        "features": module.features,
+        "sr": module.sr,
+        "weights": weights_of(module.network),
+    }
+
+
+def from_state(state):
+    """Make a module from the result of :func:`state_of`, ready for inference."""
+    network = Wav2Vec1(**state["config"])
+    set_weights(network, state["weights"])
+    module = FirstVersion(network, state["features"], state["sr"])
+    return module.requires_grad_(False).eval()
 
 
 def _load_transformers(name, features, layer):

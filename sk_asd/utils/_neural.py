@@ -11,6 +11,7 @@ import torch
 from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.callbacks import Callback
+from skorch.history import History
 
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import CallbackSupportMixin, Interval
@@ -171,10 +172,18 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
     """Training of an estimator that owns a skorch net.
 
     The estimator has the parameters of `_training_constraints`. Its ``fit`` calls
-    :meth:`_training_setup` for the device and the sources of random numbers, builds module,
-    criterion, dataset and sampler, and hands them to :meth:`_train`, which sets ``net_``,
-    ``n_epochs_``, ``stop_reason_`` and ``fit_time_``.
+    :meth:`_training_setup` for the device and the sources of random numbers, :meth:`_networks` for
+    module and criterion, builds dataset and sampler, and hands all to :meth:`_train`, which sets
+    ``net_``, ``n_epochs_``, ``stop_reason_`` and ``fit_time_``.
+
+    A subclass writes the static method ``_build(**architecture)``, which returns module and
+    criterion, untrained. What it takes are plain data, arrays and networks without weights: a saved
+    model holds them, so that loading builds the networks as fitting did. `_net_class` is the class
+    of ``net_``.
     """
+
+    _state = ("net_", "_architecture", "n_epochs_", "stop_reason_", "fit_time_", "_n_fits")
+    _net_class = SeededNet
 
     _training_constraints: dict = {
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
@@ -205,6 +214,48 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
         """Tell whether this fit goes on where the last one ended."""
         return self.warm_start and hasattr(self, "net_")
 
+    def _networks(self, stream, architecture):
+        """Module and criterion to train.
+
+        Parameters
+        ----------
+        stream : RandomStream
+            Draws the initial weights.
+        architecture : callable
+            Returns what ``_build`` takes; not called where this fit goes on with the last one.
+
+        Returns
+        -------
+        module, criterion : nn.Module
+            Copies of those of the last fit, or new ones.
+        """
+        if self._continues():
+            return copy.deepcopy((self.net_.module_, self.net_.criterion_))
+        self._architecture = architecture()
+        with stream.active():
+            return self._build(**self._architecture)
+
+    def _get_state(self):
+        state = super()._get_state()
+        net = state.pop("net_", None)
+        if net is not None:
+            weights = [weights_of(module) for module in (net.module_, net.criterion_)]
+            state["net_"] = {"weights": weights, "history": epochs_of(net)}
+        return state
+
+    def _set_state(self, state):
+        state = dict(state)
+        saved = state.pop("net_", None)
+        super()._set_state(state)
+        if saved is None:
+            return
+        modules = self._build(**self._architecture)
+        for module, weights in zip(modules, saved["weights"], strict=True):
+            set_weights(module, weights)
+        net = self._net_class(modules[0], criterion=modules[1], verbose=0).initialize()
+        net.history_ = History(saved["history"])
+        self.net_ = to_cpu(net)
+
     def _skorch_params(self, n_items):
         """Parameters for skorch, where the user's come before our own."""
         for name in ("sampler", "batch_sampler", "shuffle", "generator"):
@@ -232,7 +283,6 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
         *,
         X,
         y=None,
-        net=SeededNet,
         attributes=None,
         callbacks=(),
         **params,
@@ -249,8 +299,6 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
             Result of :meth:`_training_setup`.
         X, y : container
             Input of ``fit``, for scikit-learn's callbacks alone.
-        net : type, default=SeededNet
-            Class of the net.
         attributes : dict, default=None
             Attributes to set on the net.
         callbacks : sequence of Callback
@@ -263,7 +311,7 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
         context = self._init_callback_context(max_subtasks=self.max_epochs)
         if context is not None:
             context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        net = net(
+        net = self._net_class(
             module,
             criterion=criterion,
             optimizer=self.optimizer,
@@ -358,6 +406,22 @@ def to_cpu(net):
     net.module_.cpu().eval()
     net.criterion_.cpu().eval()
     return net
+
+
+def epochs_of(net):
+    """History of a net, epoch by epoch, without the batches of each."""
+    return [{k: v for k, v in row.items() if k != "batches"} for row in net.history]
+
+
+def weights_of(module):
+    """Parameters and buffers of a module as arrays, by name."""
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+
+
+def set_weights(module, weights):
+    """Give a module the result of :func:`weights_of`; all names and shapes must be those it has."""
+    tensors = {name: torch.as_tensor(value) for name, value in weights.items()}
+    module.load_state_dict(tensors, strict=True)
 
 
 def on_device(module, device):

@@ -3,7 +3,7 @@
 Later releases prove with these files that they still read what earlier ones have saved. Run it once
 for a release that changes what is saved, and keep the files of the releases before::
 
-    python tests/saved/make_saved.py
+    python tests/persistence/saved/make_saved.py
 """
 
 from pathlib import Path

@@ -154,17 +154,17 @@ def write(estimator, path, about=None):
 
 def read(path, trusted=(), max_bytes=_MAX_BYTES):
     """Read a file: the estimator, and the header as :func:`read_header` gives it."""
-    import safetensors.numpy
-
-    from sk_asd.persistence._bounds import Bounded
-    from sk_asd.persistence._decode import Decoder, UntrustedError, unknown_names
-
     if isinstance(trusted, (str, type)) or not all(isinstance(t, type) for t in trusted):
         raise TypeError(f"trusted must be a sequence of classes, got {trusted!r}.")
     header = read_header(path)
     size = os.path.getsize(path)
     if size > max_bytes:
         raise ValueError(f"{path} has {size} bytes, more than max_bytes={max_bytes}.")
+    import safetensors.numpy
+
+    from sk_asd.persistence._bounds import Bounded
+    from sk_asd.persistence._decode import Decoder, UntrustedError, unknown_names
+
     found = differing(header["versions"])
     # Whatever a damaged or forged file may cause is one error that names the file.
     try:

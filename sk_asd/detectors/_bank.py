@@ -5,6 +5,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.utils._learning import learns
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import _fit_context
 
 
@@ -43,6 +44,7 @@ class BankDetector(BaseDetector):
         """
         if not hasattr(self, "training_scores_"):
             return self.fit(X)
+        X, _ = normal_clips(X)
         X = self._validate(X, reset=False)
         return self._learn(np.concatenate([known_clips(self), X]))
 

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_clip_table, plain
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -45,8 +46,15 @@ class BaseDetector(DecisionMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there are too few clips, NaN or infinite values, or only constant features.
+            If there are too few clips, NaN or infinite values, or only constant features, or a
+            label is neither that of a normal clip nor of an anomaly.
+
+        Warns
+        -----
+        UserWarning
+            If clips are labelled as anomalies. They are left out.
         """
+        X, _ = normal_clips(X)
         X = self._validate(X, reset=True)
         if not np.ptp(X, axis=0).any():
             raise ValueError(

@@ -17,8 +17,9 @@ from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
 from sk_asd.features import LogMel
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import column_of, is_clip_table, take_clips
+from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -208,6 +209,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
             If only some of the columns in `by` are there, one has missing values, or there are more
             than two domains.
         """
+        X, _ = normal_clips(X)
         X, groups = self._split(X, reset=True)
         self._labelled = groups is not None
         if groups is None:
@@ -261,6 +263,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """Checked input, and the group of every clip (None: no labels)."""
         groups = self._find_groups(X, reset, stacklevel=5)
         if not self._check_container(X, reset):
+            X = plain(X)
             values = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
             X = X if isinstance(X, pd.DataFrame) else values
         return X, groups

@@ -18,7 +18,6 @@ from sk_asd.ensemble._groups import (
     labels_of,
     one_group,
     rows_by_group,
-    warn_of_anomalies,
 )
 from sk_asd.ensemble._members import offset_of, scores_of, training_scores_of
 from sk_asd.ensemble._smote import fit_with_smote
@@ -26,6 +25,7 @@ from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 
@@ -80,9 +80,6 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
 
     Notes
     -----
-    Clips whose column ``label`` says that they are anomalies are fitted like all others, with a
-    warning.
-
     DCASE 2022 task 2 gives the section of every test clip, but not its domain. ``over="domain"`` is
     the minimum of the distances to source and target clips that published systems use.
 
@@ -155,8 +152,8 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             If only some of the columns are there, if one has missing values, or if a detector
             cannot be fitted to a group; the message names it.
         """
+        X, _ = normal_clips(X)
         features, groups = self._split(X, reset=True)
-        warn_of_anomalies(X, stacklevel=4)
         self._labelled = groups is not None
         if groups is None:
             groups = one_group(features)
@@ -203,8 +200,8 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """
         if not hasattr(self, "detectors_"):
             return self.fit(X)
+        X, _ = normal_clips(X)
         features, groups = self._split(X, reset=False)
-        warn_of_anomalies(X, stacklevel=4)
         if groups is None:
             groups = one_group(features)
         over = None if self._over is None else labels_of(X, [self.over])
@@ -284,7 +281,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """
         self.fit(X)
         offsets = np.array([self.offsets_[group] for group in self.training_groups_])
-        return np.where(self.training_scores_ >= offsets, 1, -1)
+        return self._with_anomalies(X, self.training_scores_ >= offsets)
 
     @property
     def offset_(self):
@@ -379,7 +376,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             return X, groups
         if isinstance(X, pd.DataFrame):
             labels = [*self._columns(), *([self.over] if self.over else [])]
-            X = X.drop(columns=labels, errors="ignore")
+            X = plain(X).drop(columns=labels, errors="ignore")
         return validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True), groups
 
     def _smote(self, X):

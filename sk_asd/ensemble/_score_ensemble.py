@@ -17,15 +17,15 @@ from sk_asd.ensemble._groups import (
     ByColumns,
     folds_of,
     one_group,
-    warn_of_anomalies,
 )
 from sk_asd.ensemble._members import NamedMembers, finite, fit_named, score_named
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
-from sk_asd.utils._containers import column_of, wrap
+from sk_asd.utils._containers import LABEL, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
@@ -195,8 +195,8 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         """
         names, members, used = self._check_members()
         weights = convex(self.weights, used)
+        X, _ = normal_clips(X)
         X, groups = self._split(X, reset=True)
-        warn_of_anomalies(X, stacklevel=4)
         self._labelled = groups is not None
         if groups is None:
             groups = one_group(X)
@@ -247,8 +247,8 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         """
         if not hasattr(self, "estimators_"):
             return self.fit(X)
+        X, _ = normal_clips(X)
         X, groups = self._split(X, reset=False)
-        warn_of_anomalies(X, stacklevel=4)
         members = []
         for name, member in zip(self._names, self.estimators_):
             try:
@@ -355,7 +355,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         labels = []
         if isinstance(X, pd.DataFrame):
             text = [c for c in X.columns if not pd.api.types.is_numeric_dtype(X[c].dtype)]
-            labels = [c for c in X.columns if c in text or c in self._columns()]
+            labels = [c for c in X.columns if c in text or c in (*self._columns(), LABEL)]
         features = X.drop(columns=labels) if labels else X
         # Whether NaN are allowed is for the members to say; a fit needs two clips for a deviation.
         values = validate_data(

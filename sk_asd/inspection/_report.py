@@ -18,6 +18,7 @@ from sk_asd.inspection._roc import RocDisplay
 from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
 from sk_asd.metrics._dcase import is_test
+from sk_asd.utils._normal import label_kinds
 
 N_ABNORMAL = 5  # clips listed per machine, section and system
 _HEADERS = {
@@ -113,6 +114,7 @@ def write_report(
     if unknown:
         raise ValueError(f"thresholds name systems without scores: {sorted(unknown)}.")
     # Training clips and clips without a label are in no table, so in no figure either.
+    clips = clips.assign(label=label_kinds(clips))
     counted = is_test(clips) & clips["label"].notna().to_numpy()
     clips = clips[counted].reset_index(drop=True)
     scores = {name: values[counted] for name, values in scores.items()}

@@ -6,6 +6,7 @@ from sklearn.utils import check_consistent_length
 
 from sk_asd.inspection._figure import COLOURS, kinds_of, new_axes
 from sk_asd.utils._containers import column_of, metadata_of
+from sk_asd.utils._normal import label_kinds
 
 _BINS = 24
 
@@ -208,7 +209,7 @@ def score_table(clips, scores, thresholds=None):
     if thresholds is not None:
         limits = np.broadcast_to(np.asarray(thresholds, dtype=float), scores.shape)
     missing = np.full(len(scores), None)
-    labels, domains = (column_of(clips, name) for name in ("label", "domain"))
+    labels, domains = label_kinds(clips), column_of(clips, "domain")
     kinds = kinds_of(missing if labels is None else labels, missing if domains is None else domains)
     return pd.DataFrame(
         {"group": group_names(clips), "kind": kinds, "score": scores, "threshold": limits}

@@ -9,8 +9,9 @@ from scipy.stats import hmean
 from sklearn.metrics import roc_auc_score
 
 from sk_asd.utils._containers import column_of, is_labelled
+from sk_asd.utils._normal import ANOMALY, NORMAL, kinds_of_labels
 
-LABELS = ("normal", "anomaly")
+LABELS = (NORMAL, ANOMALY)
 DOMAINS = ("source", "target")
 
 
@@ -25,8 +26,9 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
     ----------
     clips : DataFrame or DataArray
         Clip table, or an array labelled from one, with ``machine``, ``section`` and ``label``
-        (``"normal"`` or ``"anomaly"``), and under the rules of 2021 and 2022 ``domain``
-        (``"source"`` or ``"target"``). Under those of 2022 an anomaly needs no domain.
+        (``"normal"`` or ``"anomaly"``, or another word for them, 0 and 1 among these), and under
+        the rules of 2021 and 2022 ``domain`` (``"source"`` or ``"target"``). Under those of 2022
+        an anomaly needs no domain.
     scores : array-like of shape (n_clips,)
         Scores as `score_samples` gives them: high = normal. One for every row of `clips`, the
         ignored ones too. A Series must have the index of `clips`, in any order.
@@ -200,6 +202,7 @@ def _test_table(clips, scores, year):
         table[column] = values.where(values.notna(), None)
 
     table = table[rows]
+    table = table.assign(label=kinds_of_labels(table["label"].tolist(), table["name"].tolist()))
     labelled = table["label"].notna()
     if not labelled.any():
         raise ValueError(f"None of the {len(table)} test clips has a value in the column 'label'.")
@@ -211,8 +214,7 @@ def _test_table(clips, scores, year):
             stacklevel=3,
         )
         table = table[labelled]
-    _check_values(table, "label", LABELS)
-    table = table.assign(anomaly=(table["label"] == "anomaly").astype(bool))
+    table = table.assign(anomaly=(table["label"] == ANOMALY).astype(bool))
     if year > 2020:
         needs = slice(None) if year == 2021 else ~table["anomaly"]
         _check_values(table[needs], "domain", DOMAINS, "; rules=2020 need none")

@@ -254,7 +254,7 @@ def test_lost_labels_are_never_silent(clips, train):
         ensemble.score_samples(clips.drop(columns="section"))
     with pytest.raises(ValueError, match=r"only \['section'\] are there"):
         ScoreEnsemble(members(), by=["section", "place"]).fit(train)
-    with pytest.warns(UserWarning, match="20 of 64 training clips are labelled 'anomaly'"):
+    with pytest.warns(UserWarning, match="20 of 64 training clips are labelled as anomalies"):
         ScoreEnsemble(members()).fit(clips)
 
 

@@ -84,7 +84,7 @@ def leave_out(anomalous):
             f"{n_anomalies} of {len(anomalous)} training clips are labelled as anomalies: left "
             "out, since only normal clips are learnt.",
             UserWarning,
-            stacklevel=_users_level(),
+            stacklevel=users_level(),
         )
     return ~anomalous
 
@@ -164,7 +164,7 @@ def _text(value):
     return text or None
 
 
-def _users_level():
+def users_level():
     """``stacklevel`` of the line outside of libraries, where one warning is shown once."""
     frame, level = sys._getframe(1), 1
     while frame.f_back is not None and frame.f_globals["__name__"].split(".")[0] in _INNER:

@@ -7,6 +7,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.ensemble._members import scores_of
+from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._wrapped import unwrapped
 
 
@@ -86,11 +87,11 @@ def pooled_scores(last, calibration=None):
 
 def _kept_scores(last):
     if hasattr(last, "training_scores_"):
-        return np.asarray(last.training_scores_, dtype=float)
+        return checked_scores(last.training_scores_, last)
     if hasattr(last, "negative_outlier_factor_"):  # scikit-learn's LocalOutlierFactor
-        return np.asarray(last.negative_outlier_factor_, dtype=float)
+        return checked_scores(last.negative_outlier_factor_, last)
     if hasattr(last, "decision_scores_"):  # PyOD, where high = abnormal
-        return -np.asarray(last.decision_scores_, dtype=float)
+        return checked_scores(-last.decision_scores_, last)
     raise ValueError(
         f"{type(last).__name__} keeps no scores of its training clips: give normal clips that it "
         "was not fitted to as calibration=."

@@ -330,7 +330,7 @@ def _new_offset(members, offset, before, found, clips):
     if not isinstance(members, dict) and isinstance(_last(members), BaseDetector):
         return offset_of(members, clips)
     share = np.mean(before < offset)
-    return float(np.quantile(found, share)) if share else offset
+    return normal_threshold(found, share) if share else offset
 
 
 def _ensemble(detector, X, how, kept):

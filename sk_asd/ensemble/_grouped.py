@@ -28,6 +28,7 @@ from sk_asd.utils._learning import learns, why_not_learn
 from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
+from sk_asd.utils._thresholds import normal_threshold
 
 
 class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
@@ -150,7 +151,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         ------
         ValueError
             If only some of the columns are there, if one has missing values, or if a detector
-            cannot be fitted to a group; the message names it.
+            cannot be fitted to a group or gives NaN or +inf as a score; the message names it.
         """
         X, _ = normal_clips(X)
         features, groups = self._split(X, reset=True)
@@ -308,7 +309,12 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
                     f"{self._describe(name)} was not seen in training; known are "
                     f"{list(self.detectors_)}. Use unseen='pool' to score it by all clips."
                 )
-            scores[rows] = most_normal(detectors, clips)
+            try:
+                scores[rows] = most_normal(detectors, clips)
+            except ValueError as error:
+                if name is None:
+                    raise
+                raise ValueError(f"{self._describe(name)}: {error}") from error
             offsets[rows] = offset
         return scores, offsets
 
@@ -423,14 +429,14 @@ def _fit_group(base, X, over, description, smote=None):
             else:
                 detector = clone(base).fit(clips)
                 own = training_scores_of(detector, clips)
+            others = np.setdiff1d(everything, rows)
+            if len(others):
+                scores[i, others] = scores_of(detector, take_clips(X, others))
         except ValueError as error:
             if over is None and description == "The only group":
                 raise
             inner = "" if over is None else f" ({key})"
             raise ValueError(f"{description}{inner}: {error}") from error
-        others = np.setdiff1d(everything, rows)
-        if len(others):
-            scores[i, others] = scores_of(detector, take_clips(X, others))
         scores[i, rows] = own
         offset = offset_of(detector, clips)
         flagged += len(rows) * np.mean(training_scores_of(detector, clips) < offset)
@@ -439,5 +445,5 @@ def _fit_group(base, X, over, description, smote=None):
     if over is not None:
         # The threshold of the combined score flags the share of training clips that the detectors
         # flag on their own.
-        offset = float(np.quantile(combined, flagged / len(everything)))
+        offset = normal_threshold(combined, flagged / len(everything))
     return detectors, combined, offset

@@ -5,7 +5,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hmean
+from scipy.stats import hmean, rankdata
 from sklearn.metrics import roc_auc_score
 
 from sk_asd.utils._containers import column_of, is_labelled
@@ -58,7 +58,7 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
         If `clips` is neither a DataFrame nor a labelled array.
     ValueError
         If a column is missing or has an unknown value, the numbers of clips and scores differ, a
-        score is not finite, no labelled test clip is there, or a section has clips of one class
+        score is NaN or +inf, no labelled test clip is there, or a section has clips of one class
         only.
 
     See Also
@@ -218,11 +218,12 @@ def _test_table(clips, scores, year):
     if year > 2020:
         needs = slice(None) if year == 2021 else ~table["anomaly"]
         _check_values(table[needs], "domain", DOMAINS, "; rules=2020 need none")
-    bad = ~np.isfinite(table["score"].to_numpy())
+    bad = ~(table["score"].to_numpy() > -np.inf)
     if bad.any():
         raise ValueError(
             f"The score of {table['name'][bad].iloc[0]} is {-table['score'][bad].iloc[0]}; "
-            f"{bad.sum()} of {len(table)} scores are not finite."
+            f"{bad.sum()} of {len(table)} scores are NaN or +inf. A score must be a number, or "
+            "-inf for a clip that is as abnormal as can be."
         )
     return table
 
@@ -277,7 +278,8 @@ def _check_classes(group, place):
 
 
 def _auc(group, max_fpr=None):
-    return float(roc_auc_score(group["anomaly"], group["score"], max_fpr=max_fpr))
+    # Ranks, since a score may be infinite.
+    return float(roc_auc_score(group["anomaly"], rankdata(group["score"]), max_fpr=max_fpr))
 
 
 def _metrics_2022(group, place, max_fpr):

@@ -21,8 +21,21 @@ def normal_threshold(scores, contamination, method="quantile"):
     Returns
     -------
     float
-        The threshold.
+        The threshold, a finite number: scores of −inf are below every threshold, and where there
+        are more of them than the share, only they are below it.
+
+    Raises
+    ------
+    ValueError
+        If all scores are −inf.
     """
+    finite = np.isfinite(scores)
+    if not finite.any():
+        raise ValueError(
+            f"All {len(scores)} scores of normal clips are -inf, as abnormal as can be: no "
+            "threshold can be taken from them."
+        )
+    scores = np.maximum(scores, scores[finite].min())
     low, middle, high = np.quantile(-scores, [0.25, 0.5, 0.75])
     if method == "quantile" or low == high:
         return float(np.quantile(scores, contamination))

@@ -8,6 +8,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.ensemble._members import scores_of
 from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._thresholds import checked_threshold
 from sk_asd.utils._wrapped import unwrapped
 
 
@@ -113,11 +114,11 @@ def threshold_of(last, X):
     """Threshold that counts for the first clip of `X`."""
     by_group = thresholds(last)
     if None in by_group:
-        return by_group[None]
+        return checked_threshold(by_group[None], last)
     group = last._find_groups(X, reset=False, stacklevel=4)[0]
     if group not in by_group:  # asked of a detector of all groups
-        return last._pooled_offset
-    return by_group[group]
+        return checked_threshold(last._pooled_offset, last)
+    return checked_threshold(by_group[group], last)
 
 
 def replace_thresholds(last, by_group):

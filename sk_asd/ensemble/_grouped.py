@@ -432,13 +432,13 @@ def _fit_group(base, X, over, description, smote=None):
             others = np.setdiff1d(everything, rows)
             if len(others):
                 scores[i, others] = scores_of(detector, take_clips(X, others))
+            offset = offset_of(detector, clips)
         except ValueError as error:
             if over is None and description == "The only group":
                 raise
             inner = "" if over is None else f" ({key})"
             raise ValueError(f"{description}{inner}: {error}") from error
         scores[i, rows] = own
-        offset = offset_of(detector, clips)
         flagged += len(rows) * np.mean(training_scores_of(detector, clips) < offset)
         detectors[key] = detector
     combined = scores.max(axis=0)

@@ -14,7 +14,7 @@ from sk_asd.utils._containers import take_clips
 from sk_asd.utils._learning import why_not_learn
 from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._thresholds import checked_threshold, normal_threshold
 
 
 def scores_of(detector, X):
@@ -72,14 +72,15 @@ def offset_of(detector, X):
             f"to one, such as by=[..., {last.by!r}]."
         )
     if hasattr(last, "offset_"):
-        return float(np.ravel(last.offset_)[0])
+        return checked_threshold(last.offset_, last)
     if _is_pyod(last):
-        return -float(last.threshold_)
+        return -checked_threshold(last.threshold_, last)
     if not hasattr(detector, "decision_function"):
         return normal_threshold(training_scores_of(detector, X), contamination=0.1)
     scores = scores_of(detector, X)
     first = int(np.argmax(np.isfinite(scores)))
-    return float(scores[first] - detector.decision_function(take_clips(X, [first]))[0])
+    decision = detector.decision_function(take_clips(X, [first]))
+    return checked_threshold(scores[first] - decision, last)
 
 
 def is_frozen(detector):

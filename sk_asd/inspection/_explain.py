@@ -16,6 +16,7 @@ from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
 from sk_asd.inspection._steps import is_ensemble, steps_of, unwrapped
 from sk_asd.utils._containers import check_clip_table
 from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._scores import checked_scores
 
 N_CLIPS = 5
 
@@ -82,8 +83,8 @@ def explain_clips(
     check_clip_table(clips)
     if scores is None:
         scores = estimator.score_samples(clips)
-    scores = np.asarray(scores, dtype=float)
     check_consistent_length(clips, scores)
+    scores = checked_scores(scores, "explain_clips was given")
     if thresholds is not None:
         check_consistent_length(clips, thresholds)
         thresholds = np.asarray(thresholds, dtype=float)

@@ -4,6 +4,16 @@ import numpy as np
 from scipy import stats
 
 
+def checked_threshold(threshold, detector):
+    """Threshold of a detector as a number; one that is not finite decides nothing: an error."""
+    threshold = float(np.ravel(threshold)[0])
+    if not np.isfinite(threshold):
+        raise ValueError(
+            f"{type(detector).__name__} has the threshold {threshold}, expected a finite number."
+        )
+    return threshold
+
+
 def normal_threshold(scores, contamination, method="quantile"):
     """Score below which a clip is called abnormal.
 

@@ -413,3 +413,15 @@ def test_streams_raise_the_alarm_with_a_drift_monitor():
     events = [e for i in range(40) for e in scorer.feed(sound[i * sr : (i + 1) * sr])]
     alarms = [(e.type, e.start, e.score) for e in events if e.type == "alarm"]
     assert alarms == [("alarm", 20.0, -np.inf)]
+
+
+def test_thresholds_that_decide_nothing(X):
+    class Lost(Foreign):
+        def fit(self, X, y=None):
+            super().fit(X)
+            self.offset_ = np.nan
+            return self
+
+    with pytest.raises(ValueError, match="section='00': Lost has the threshold nan, expected a f"):
+        GroupedDetector(Lost()).fit(labelled(X))
+    assert np.isfinite(set_threshold(Lost().fit(X), contamination=0.1).offset_)

@@ -6,6 +6,7 @@ Sub-packages are loaded on first use, so that ``import sk_asd`` loads neither to
 import importlib
 
 from sk_asd._version import __version__
+from sk_asd.utils._fork import make_forks_safe
 
 _SUBPACKAGES = (
     "datasets",
@@ -45,3 +46,6 @@ def __getattr__(name):
 
 def __dir__():
     return sorted({*globals(), *__all__})
+
+
+make_forks_safe()

@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import functools
 import time
-import warnings
 
 from sk_asd.cli._common import (
     Progress,
@@ -290,16 +289,9 @@ def check_columns(clips, options):
 
 def training_clips(clips):
     """Normal clips and those without label; an anomaly in the training split is left out."""
-    normal = clips[clips["label"].isna() | (clips["label"] == "normal")]
-    if len(normal) == 0:
-        raise ValueError(f"All {len(clips)} training clips are labelled as anomalies.")
-    if len(normal) < len(clips):
-        warnings.warn(
-            f"{len(clips) - len(normal)} of {len(clips)} training clips are labelled as anomalies: "
-            "left out.",
-            stacklevel=2,
-        )
-    return normal.reset_index(drop=True)
+    from sk_asd.utils._normal import normal_clips
+
+    return normal_clips(clips)[0].reset_index(drop=True)
 
 
 def sections_of(clips):

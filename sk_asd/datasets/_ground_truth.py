@@ -7,10 +7,11 @@ from pathlib import Path
 
 from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._names import parse_name
+from sk_asd.utils._normal import LABEL_CODES
 
 _GROUND_TRUTH = re.compile(r"ground_truth_(.+?)_(?:section|id)_\d+\w*\.csv")
 _VALUES = {
-    "label": {"0": "normal", "1": "anomaly"},
+    "label": {code: LABEL_CODES[code] for code in "01"},
     "domain": {"0": "source", "1": "target"},
 }
 # The list of 2022 is at chance for these clips; ground_truth_data and ground_truth_domain, with

@@ -11,6 +11,7 @@ from sk_asd.datasets._audio import audio_suffixes, sound_files
 from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._ground_truth import clip_key, read_ground_truth
 from sk_asd.datasets._names import GRAMMARS, column_name, parse_name, stem_of, typed_column
+from sk_asd.utils._normal import LABEL_WORDS
 from sk_asd.utils._sklearn import StrOptions, validate_params
 
 COLUMNS = ("machine", "section", "domain", "split", "label")
@@ -25,10 +26,7 @@ _FOLDERS = {
     "supplemental": {"split": "supplemental"},
     "source": {"domain": "source"},
     "target": {"domain": "target"},
-    "normal": {"label": "normal"},
-    "anomaly": {"label": "anomaly"},
-    "abnormal": {"label": "anomaly"},
-    "anomalous": {"label": "anomaly"},
+    **{word: {"label": kind} for word, kind in LABEL_WORDS.items()},
 }
 _NAMELESS = "machine"  # the root of the file system has no name that a file could have
 _SECTION_FOLDER = re.compile(r"(?:section|id)_(\d+)")
@@ -61,8 +59,9 @@ def load_clips(root, *, layout="auto", on_unknown="error", ground_truth=None):
         - "dcase": file names of DCASE Task 2, 2020 to 2026, in ``<machine>/<split>/``. The split
           folder may be ``train``, ``test``, ``source_test``, ``target_test`` or ``supplemental``.
         - "tree": any file names, in ``<machine>/<split>/<label>/…``. Split folders as above; label
-          folders ``normal``, ``anomaly``, ``abnormal`` or ``anomalous``, which ``train`` may lack;
-          folders ``section_<dd>``, ``id_<dd>``, ``source`` or ``target`` may come among them.
+          folders ``normal``, ``ok`` or ``good``, or ``anomaly``, ``anomalous``, ``abnormal``,
+          ``nok``, ``fault``, ``faulty``, ``bad``, ``defect`` or ``defective``, which ``train`` may
+          lack; folders ``section_<dd>``, ``id_<dd>``, ``source`` or ``target`` may come among them.
         - "flat": normal training clips; the machine has the name of the folder that holds the file.
         - "auto": "dcase" if any file name is one of DCASE Task 2, else "tree" if any folder is a
           split or label folder, else "flat" if all clips are in one folder, else an error.

@@ -7,6 +7,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.ensemble._members import scores_of
+from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._thresholds import checked_threshold
 from sk_asd.utils._wrapped import unwrapped
 
 
@@ -86,11 +88,11 @@ def pooled_scores(last, calibration=None):
 
 def _kept_scores(last):
     if hasattr(last, "training_scores_"):
-        return np.asarray(last.training_scores_, dtype=float)
+        return checked_scores(last.training_scores_, last)
     if hasattr(last, "negative_outlier_factor_"):  # scikit-learn's LocalOutlierFactor
-        return np.asarray(last.negative_outlier_factor_, dtype=float)
+        return checked_scores(last.negative_outlier_factor_, last)
     if hasattr(last, "decision_scores_"):  # PyOD, where high = abnormal
-        return -np.asarray(last.decision_scores_, dtype=float)
+        return checked_scores(-last.decision_scores_, last)
     raise ValueError(
         f"{type(last).__name__} keeps no scores of its training clips: give normal clips that it "
         "was not fitted to as calibration=."
@@ -112,11 +114,11 @@ def threshold_of(last, X):
     """Threshold that counts for the first clip of `X`."""
     by_group = thresholds(last)
     if None in by_group:
-        return by_group[None]
+        return checked_threshold(by_group[None], last)
     group = last._find_groups(X, reset=False, stacklevel=4)[0]
     if group not in by_group:  # asked of a detector of all groups
-        return last._pooled_offset
-    return by_group[group]
+        return checked_threshold(last._pooled_offset, last)
+    return checked_threshold(by_group[group], last)
 
 
 def replace_thresholds(last, by_group):

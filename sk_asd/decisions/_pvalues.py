@@ -72,8 +72,8 @@ def predict_pvalue(
     Raises
     ------
     ValueError
-        If the detector keeps no training scores and there is no `calibration`, or if that has no
-        clips of a group of `X`.
+        If the detector keeps no training scores and there is no `calibration`, if that has no
+        clips of a group of `X`, or if a score is NaN or +inf.
 
     See Also
     --------

@@ -81,7 +81,8 @@ def set_threshold(
     ValueError
         If not one of the three is given, if a group is unknown, if a threshold is not finite, if
         the detector keeps no training scores, or if there are too few of them for
-        ``method="conformal"``. Nothing is changed then.
+        ``method="conformal"``, too many of them −inf, or one is NaN or +inf. Nothing is changed
+        then.
 
     See Also
     --------
@@ -174,7 +175,13 @@ def _conformal(scores, share, method):
             f"method={method!r} needs at least {math.ceil(1 / share) - 1}. Use method='gamma', "
             "which goes beyond what the clips show, or calibration= with more clips."
         )
-    return float(np.partition(scores, rank - 1)[rank - 1])
+    threshold = float(np.partition(scores, rank - 1)[rank - 1])
+    if threshold == -math.inf:
+        raise ValueError(
+            f"{np.isneginf(scores).sum()} of {n} scores of normal clips are -inf, as abnormal as "
+            f"can be: no threshold keeps the share of normal clips below it at {share:.3g}."
+        )
+    return threshold
 
 
 @validate_params(

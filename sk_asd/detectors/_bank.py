@@ -5,6 +5,7 @@ from sklearn.utils.metaestimators import available_if
 
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.utils._learning import learns
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import _fit_context
 
 
@@ -45,6 +46,7 @@ class BankDetector(BaseDetector):
         """
         if not hasattr(self, "training_scores_"):
             return self.fit(X)
+        X, _ = normal_clips(X)
         X = self._validate(X, reset=False)
         return self._learn(np.concatenate([known_clips(self), X]))
 
@@ -56,13 +58,20 @@ class BankDetector(BaseDetector):
         return self
 
     def _keep(self, X):
+        vars(self).pop("_clips", None)
+        if np.array_equal(self._searched(), X):
+            return
         # Networks and extractors give single precision, of which nothing is lost.
         with np.errstate(over="ignore"):
             single = X.astype(np.float32)
         self._clips = single if np.array_equal(single, X) else X
 
     def _kept(self):
-        return getattr(self, "_clips", None)
+        return getattr(self, "_clips", self._searched())
+
+    def _searched(self):
+        """Clips that a search for neighbours holds; it needs no others where they are the same."""
+        return None
 
     def _known_scores(self):
         """Scores of the training clips as anybody's, not leave-one-out."""

@@ -8,8 +8,13 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_clip_table, plain
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._thresholds import normal_threshold
+
+# Of features, so that sums of their squares are finite.
+_LARGEST = 1e150
 
 
 class BaseDetector(DecisionMixin, BaseEstimator):
@@ -46,8 +51,15 @@ class BaseDetector(DecisionMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If there are too few clips, NaN or infinite values, or only constant features.
+            If there are too few clips, NaN or infinite values, or only constant features, or a
+            label is neither that of a normal clip nor of an anomaly.
+
+        Warns
+        -----
+        UserWarning
+            If clips are labelled as anomalies. They are left out.
         """
+        X, _ = normal_clips(X)
         X = self._validate(X, reset=True)
         if not np.ptp(X, axis=0).any():
             raise ValueError(
@@ -58,7 +70,7 @@ class BaseDetector(DecisionMixin, BaseEstimator):
 
     def _learn(self, X):
         """Fit to checked clips."""
-        self.training_scores_ = np.asarray(self._fit(X), dtype=np.float64)
+        self.training_scores_ = checked_scores(self._fit(X), self)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
         return self
 
@@ -76,7 +88,7 @@ class BaseDetector(DecisionMixin, BaseEstimator):
             Scores, high = normal.
         """
         check_is_fitted(self)
-        return np.asarray(self._score(self._validate(X, reset=False)), dtype=np.float64)
+        return checked_scores(self._score(self._validate(X, reset=False)), self)
 
     def _validate(self, X, reset):
         if is_clip_table(X):
@@ -92,4 +104,12 @@ class BaseDetector(DecisionMixin, BaseEstimator):
             )
         # A minimum above 1 would make scikit-learn refuse to score a single clip.
         minimum = self._min_clips if reset else 1
-        return validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=minimum)
+        X = validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=minimum)
+        largest = np.abs(X).max(axis=1)
+        if largest.max() > _LARGEST:
+            raise ValueError(
+                f"The clip at position {int(largest.argmax())} has a feature of magnitude "
+                f"{largest.max():.3g}, expected at most {_LARGEST:g}: {type(self).__name__} cannot "
+                "square it."
+            )
+        return X

@@ -44,8 +44,11 @@ class GaussianMixtureDetector(BankDetector):
         Scores of the training clips, cross-fitted if `cv` is given.
     offset_ : float
         Threshold on ``score_samples``.
+    center_ : ndarray of shape (n_features,)
+        Mean training clip, which is subtracted from all clips: where features have a large offset,
+        covariances and distances would cancel.
     mixture_ : GaussianMixture
-        The fitted mixture.
+        The fitted mixture, of the clips without ``center_``.
     n_features_in_ : int
         Number of features.
 
@@ -73,7 +76,7 @@ class GaussianMixtureDetector(BankDetector):
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
-    _state = ("mixture_",)
+    _state = ("center_", "mixture_")
 
     def __init__(
         self,
@@ -105,6 +108,8 @@ class GaussianMixtureDetector(BankDetector):
                 f"n_components={self.n_components} and cv={self.cv} need at least {needed} "
                 f"training clips, found n_samples = {len(X)}."
             )
+        self.center_ = X.mean(axis=0)
+        X = X - self.center_
         self.mixture_ = self._fit_mixture(X)
         if self.cv is None:
             return self._log_density(self.mixture_, X)
@@ -124,7 +129,7 @@ class GaussianMixtureDetector(BankDetector):
         ).fit(X)
 
     def _score(self, X):
-        return self._log_density(self.mixture_, X)
+        return self._log_density(self.mixture_, X - self.center_)
 
     def _log_density(self, mixture, X):
         log_density = mixture.score_samples(X)

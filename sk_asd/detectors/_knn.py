@@ -11,6 +11,8 @@ from sk_asd.utils._sklearn import Interval, StrOptions
 
 # Least density that a distance is divided by, relative to the mean density.
 _LEAST_DENSITY = 1e-6
+# Metrics that are computed as |a|^2 + |b|^2 - 2ab, of which nothing is left far from the origin.
+BY_PRODUCTS = frozenset({"euclidean", "l2", "sqeuclidean", "minkowski", "nan_euclidean"})
 
 
 class KNNDetector(BankDetector):
@@ -41,8 +43,11 @@ class KNNDetector(BankDetector):
         Leave-one-out scores of the training clips: no clip is its own neighbour.
     offset_ : float
         Threshold on ``score_samples``.
+    center_ : ndarray of shape (n_features,)
+        What is subtracted from clips before they are compared: the mean training clip for Euclidean
+        distances, which would cancel where features have a large offset, else zeros.
     neighbors_ : NearestNeighbors
-        The memory of training clips.
+        The memory of training clips, without ``center_``.
     density_ : ndarray of shape (n_clips,) or None
         Mean distance of every training clip to the `density_neighbors` nearest others.
     n_features_in_ : int
@@ -82,7 +87,7 @@ class KNNDetector(BankDetector):
         "density_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
     }
-    _state = ("neighbors_", "density_")
+    _state = ("center_", "neighbors_", "density_")
 
     def __init__(
         self,
@@ -105,16 +110,18 @@ class KNNDetector(BankDetector):
 
     def _fit(self, X):
         check_n_neighbors(self.n_neighbors, len(X))
+        self.center_ = center_of(X, self.metric)
         self.neighbors_ = NearestNeighbors(
             n_neighbors=self.n_neighbors, metric=self.metric, n_jobs=self.n_jobs
-        ).fit(X)
+        ).fit(X - self.center_)
         self.density_ = None
         if self.density_neighbors is not None:
-            return self._fit_density(X)
+            return self._fit_density(X - self.center_)
         # Without an argument scikit-learn leaves each clip out of its own neighbours.
         return self._aggregate(self.neighbors_.kneighbors()[0])
 
     def _score(self, X):
+        X = X - self.center_
         if self.density_ is None:
             return self._aggregate(self.neighbors_.kneighbors(X)[0])
         return self._score_ratios(X, lambda rows: self.density_)
@@ -152,7 +159,7 @@ class KNNDetector(BankDetector):
 
         chunks = pairwise_distances_chunked(
             X,
-            self._kept(),
+            self._searched(),
             reduce_func=smallest,
             metric=self.metric,
             n_jobs=self.n_jobs,
@@ -160,14 +167,16 @@ class KNNDetector(BankDetector):
         )
         return self._aggregate(np.concatenate(list(chunks)))
 
-    def _keep(self, X):
-        pass  # neighbors_ does
-
-    def _kept(self):
+    def _searched(self):
         return self.neighbors_._fit_X
 
     def _aggregate(self, distances):
         return -(distances.mean(axis=1) if self.aggregation == "mean" else distances[:, -1])
+
+
+def center_of(X, metric):
+    """What to subtract from clips before they are compared by a metric, so that nothing cancels."""
+    return X.mean(axis=0) if metric in BY_PRODUCTS else np.zeros(X.shape[1])
 
 
 def check_n_neighbors(n_neighbors, n_clips):

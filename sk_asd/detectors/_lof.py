@@ -1,13 +1,21 @@
 """Local outlier factor for new clips."""
 
+import warnings
 from numbers import Integral
 
 import numpy as np
-from sklearn.neighbors import LocalOutlierFactor
+from scipy.sparse.csgraph import connected_components
+from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from sk_asd.detectors._bank import BankDetector
-from sk_asd.detectors._knn import check_n_neighbors
+from sk_asd.detectors._knn import center_of, check_n_neighbors
+from sk_asd.utils._normal import users_level
 from sk_asd.utils._sklearn import Interval
+
+# Clips that are nearer to each other, relative to distances between any two, are copies.
+_COPY = 1e-6
+# Cosine distance of parallel clips, by rounding.
+_PARALLEL = 1e-14
 
 
 class LOFDetector(BankDetector):
@@ -35,8 +43,10 @@ class LOFDetector(BankDetector):
         Leave-one-out scores of the training clips.
     offset_ : float
         Threshold on ``score_samples``.
+    center_ : ndarray of shape (n_features,)
+        What is subtracted from clips before they are compared; see :class:`KNNDetector`.
     lof_ : LocalOutlierFactor
-        The fitted factor.
+        The fitted factor, of the training clips without ``center_`` and without copies.
     n_features_in_ : int
         Number of features.
 
@@ -47,6 +57,12 @@ class LOFDetector(BankDetector):
     for new ones, and of new normal clips far more than the share `contamination` would be below a
     threshold that is taken from it. Here the clip is left out there, too. (With `n_neighbors` + 1
     clips, too few for that, it is scikit-learn's.)
+
+    **Copies** of a training clip, exact ones, under ``metric="cosine"`` scaled ones, all that are
+    nearer to each other than a millionth of usual distances, would make the density there infinite
+    and all other clips abnormal. As in [1]_ distinct clips alone are neighbours:
+    copies count once, with a warning that says how many there are. Distances that are given,
+    ``metric="precomputed"``, are taken as they are.
 
     References
     ----------
@@ -67,7 +83,7 @@ class LOFDetector(BankDetector):
         "metric": [str, callable],
         "n_jobs": [Integral, None],
     }
-    _state = ("lof_",)
+    _state = ("center_", "lof_")
 
     def __init__(
         self,
@@ -86,21 +102,57 @@ class LOFDetector(BankDetector):
 
     def _fit(self, X):
         check_n_neighbors(self.n_neighbors, len(X))
+        self.center_ = center_of(X, self.metric)
+        X = X - self.center_
+        first = self._first_copies(X)
+        distinct, counts = np.unique(first, return_counts=True)
+        k = min(self.n_neighbors, len(distinct) - 1)
         self.lof_ = LocalOutlierFactor(
-            n_neighbors=self.n_neighbors, metric=self.metric, novelty=True, n_jobs=self.n_jobs
-        ).fit(X)
-        if len(X) < self.n_neighbors + 2:
-            return self.lof_.negative_outlier_factor_
-        return _leave_one_out(self.lof_)
+            n_neighbors=k, metric=self.metric, novelty=True, n_jobs=self.n_jobs
+        ).fit(X[distinct])
+        scores = np.empty(len(X))
+        if len(distinct) < k + 2:
+            scores[distinct] = self.lof_.negative_outlier_factor_
+        else:
+            scores[distinct] = _leave_one_out(self.lof_)
+        # Without a clip that has copies all distinct ones are there as before.
+        copied = np.isin(first, distinct[counts > 1])
+        if copied.any():
+            scores[copied] = self.lof_.score_samples(X[copied])
+        return scores
 
-    def _keep(self, X):
-        pass  # lof_ does
+    def _first_copies(self, X):
+        """Position of the first clip that each clip is a copy of; its own where of none."""
+        own = np.arange(len(X))
+        if self.metric == "precomputed":
+            return own
+        _, first, label = np.unique(X, axis=0, return_index=True, return_inverse=True)
+        label, clips = label.ravel(), X[first]
+        if len(clips) > 1:
+            search = NearestNeighbors(metric=self.metric, n_jobs=self.n_jobs).fit(clips)
+            some = clips[:: -(-len(clips) // 50)]
+            near = _COPY * np.quantile(search.kneighbors(some, len(clips))[0], 0.9)
+            if self.metric == "cosine":
+                near = max(near, _PARALLEL)
+            if search.kneighbors(n_neighbors=1)[0].min() <= near:
+                graph = search.radius_neighbors_graph(radius=near)
+                label = connected_components(graph, directed=False)[1][label]
+        _, first, code = np.unique(label, return_index=True, return_inverse=True)
+        if len(first) == len(X):
+            return own
+        warnings.warn(
+            f"{len(X) - len(first)} of {len(X)} training clips are copies of others: as neighbours "
+            "they count once.",
+            UserWarning,
+            stacklevel=users_level(),
+        )
+        return first[code] if len(first) > 1 else own
 
-    def _kept(self):
+    def _searched(self):
         return self.lof_._fit_X
 
     def _score(self, X):
-        return self.lof_.score_samples(X)
+        return self.lof_.score_samples(X - self.center_)
 
 
 def _leave_one_out(lof):

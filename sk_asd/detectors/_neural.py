@@ -5,6 +5,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.utils._neural import NeuralMixin
+from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import _fit_context
 from sk_asd.utils._thresholds import normal_threshold
 from sk_asd.utils._validation import check_features
@@ -45,6 +47,7 @@ class NeuralDetector(NeuralMixin, BaseDetector):
             If there are too few clips or frames, NaN or infinite values, or only constant features,
             or the training diverges.
         """
+        X, y = normal_clips(X, y)
         features = check_features(self, X, reset=not self._continues(), min_clips=self._min_clips)
         if not np.ptp(features, axis=(0, 2)).any():
             raise ValueError(
@@ -73,10 +76,10 @@ class NeuralDetector(NeuralMixin, BaseDetector):
         """
         check_is_fitted(self)
         features = check_features(self, X, reset=False)
-        return np.asarray(self._score_clips(features, X), dtype=np.float64)
+        return checked_scores(self._score_clips(features, X), self)
 
     def _keep_training_scores(self, features, X):
-        self.training_scores_ = np.asarray(self._score_clips(features, X), dtype=np.float64)
+        self.training_scores_ = checked_scores(self._score_clips(features, X), self)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
 
     def __sklearn_is_fitted__(self):

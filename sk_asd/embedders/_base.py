@@ -18,6 +18,7 @@ from sk_asd.networks import ECAPATDNN, BinStandardizer, Cnn6, MobileFaceNet
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._validation import check_features
@@ -82,6 +83,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
             If labels are missing or tell nothing apart, clips are shorter than one window, the
             network cannot take such windows, or the training diverges.
         """
+        X, y = normal_clips(X, y)
         before = vars(self).copy() if self._continues() else None
         features = check_features(self, X, reset=before is None, min_clips=2)
         n_frames = check_length(features, self.n_frames)

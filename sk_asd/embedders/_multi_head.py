@@ -40,7 +40,8 @@ default="mobilefacenet"
         What to do with a column that may be a target; for columns that are not named numbers are
         regressed and everything else is classified.
     loss_weights : dict of str to float, default=None
-        Factor of every head's loss, the lambdas of equation 1; 1 for heads that are not named.
+        Factor of every head's loss, the lambdas of equation 1, each positive; 1 for heads that are
+        not named.
     n_frames : int or None, default=192
         Length of a window in frames; None for whole clips.
     window_hop : int, default=32
@@ -264,6 +265,12 @@ default="mobilefacenet"
             raise ValueError(
                 f"loss_weights names {unknown}, which are not among the targets {list(columns)}."
             )
+        for name, weight in (self.loss_weights or {}).items():
+            if not isinstance(weight, Real) or not 0 < weight < np.inf:
+                raise ValueError(
+                    f"loss_weights[{name!r}] must be a positive number, the factor of a loss that "
+                    f"is minimised, got {weight!r}; leave a head out by targets."
+                )
         targets = []
         for name, (values, kind) in columns.items():
             if len(values) != n_clips:

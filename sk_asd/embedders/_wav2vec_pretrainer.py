@@ -34,6 +34,7 @@ from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.networks import Wav2Vec1
 from sk_asd.utils._containers import is_clip_table, plain
 from sk_asd.utils._neural import NetParamsMixin, epochs_of, resolve_device, to_cpu
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 
@@ -288,6 +289,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         """
         start = time.monotonic()
         self._check_net_params()
+        X, _ = normal_clips(X)
         super().fit(X)  # takes the length of a clip; the network follows from the training
         contents = read_checkpoint(self.checkpoint)
         if contents is not None and self.random_state is None:

@@ -21,6 +21,7 @@ from sk_asd.ensemble._members import offset_of, scores_of
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.utils._containers import column_of, plain, take_clips
 from sk_asd.utils._learning import why_not_learn
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, StrOptions, _num_samples, validate_params
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -91,13 +92,15 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
     Raises
     ------
     ValueError
-        If a clip is labelled as an anomaly, is known already, or is of a group that is neither
-        known nor in `new`; or if a detector cannot learn, with the reason. Nothing is changed then.
+        If a clip is known already, or is of a group that is neither known nor in `new`; if all are
+        labelled as anomalies; or if a detector cannot learn, with the reason. Nothing is changed
+        then.
 
     Warns
     -----
     UserWarning
-        If the threshold was set after the fit: it is that of the parameters again.
+        If clips are labelled as anomalies, which are left out; or if the threshold was set after
+        the fit: it is that of the parameters again.
 
     See Also
     --------
@@ -137,7 +140,7 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
     [50, 16]
     """
     check_is_fitted(detector)
-    _check_normal(clips)
+    clips, _ = normal_clips(clips)
     new = [new] if isinstance(new, str) else [tuple(g) if isinstance(g, list) else g for g in new]
     how = _How(new, scores_only, set())
     adapted, _ = _adapted(detector, clips, how)
@@ -149,16 +152,6 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
         return deepcopy(adapted)
     vars(detector).update(vars(adapted))
     return detector
-
-
-def _check_normal(clips):
-    label = column_of(clips, "label")
-    wrong = np.flatnonzero(label == "anomaly") if label is not None else []
-    if len(wrong):
-        raise ValueError(
-            f"{len(wrong)} of {len(label)} clips are labelled 'anomaly', the first "
-            f"{_name(clips, wrong[0])}: only normal clips can be learnt."
-        )
 
 
 def _check_groups(detector, groups, known, how):
@@ -337,7 +330,7 @@ def _new_offset(members, offset, before, found, clips):
     if not isinstance(members, dict) and isinstance(_last(members), BaseDetector):
         return offset_of(members, clips)
     share = np.mean(before < offset)
-    return float(np.quantile(found, share)) if share else offset
+    return normal_threshold(found, share) if share else offset
 
 
 def _ensemble(detector, X, how, kept):

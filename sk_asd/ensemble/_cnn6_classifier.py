@@ -15,6 +15,7 @@ from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled
 from sk_asd.utils._labels import clip_labels
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import Interval, _fit_context
 from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._validation import check_features
@@ -198,6 +199,7 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
             If classes are missing or there is only one, the features have NaN or infinite values,
             or the training diverges.
         """
+        X, y = normal_clips(X, y)
         continues = self._continues()
         features = check_features(self, X, reset=not continues, min_clips=2)
         classes, codes = np.unique(self._classes(X, y), return_inverse=True)

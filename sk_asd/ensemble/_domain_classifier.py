@@ -20,8 +20,9 @@ from sklearn.utils.validation import (
 from sk_asd.ensemble._cnn6_classifier import Cnn6Classifier
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, take_clips
+from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
 from sk_asd.utils._labels import clip_labels
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, _fit_context
 
@@ -172,6 +173,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         ValueError
             If domains are missing or there are more than two, or groups are.
         """
+        X, y = normal_clips(X, y)
         classes, codes = self._domains(X, y)
         X, groups = self._split(X, reset=True)
         check_consistent_length(X, codes)
@@ -254,7 +256,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         groups = self._find_groups(X, reset, stacklevel=5)
         if not self._check_container(X, reset):
             if isinstance(X, pd.DataFrame):
-                X = X.drop(columns=[*self._columns(), self.target], errors="ignore")
+                X = plain(X).drop(columns=[*self._columns(), self.target], errors="ignore")
             X = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
         return X, groups
 

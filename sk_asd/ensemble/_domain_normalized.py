@@ -17,8 +17,9 @@ from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
 from sk_asd.features import LogMel
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import column_of, is_clip_table, take_clips
+from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
 
@@ -224,6 +225,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
             If only some of the columns in `by` are there, one has missing values, or there are more
             than two domains.
         """
+        X, _ = normal_clips(X)
         X, groups = self._split(X, reset=True)
         self._labelled = groups is not None
         if groups is None:
@@ -238,14 +240,20 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """Statistics and threshold, from the detector's scores of all training clips."""
         self._raw, self._groups, self._codes = scores, groups, codes
         self.training_probability_ = probability
-        self._all = _mean_and_scale(scores, np.ones(len(scores)), 1.0)
         means, scales, _ = group_statistics(scores[:, np.newaxis], groups)
         self.means_, self.scales_ = {}, {}
         for name, rows in rows_by_group(groups).items():
+            if np.isnan(means[name][0]):
+                raise ValueError(
+                    f"{self._describe(name)}: the detector gives all training clips the score "
+                    "-inf, which has no mean to standardise by."
+                )
             pooled = means[name][0], scales[name][0]
             shares = codes[rows] == 0, codes[rows] == 1
             domains = _by_domain(scores[rows], *shares, self.shrinkage, (pooled, None))
             self.means_[name], self.scales_[name] = np.transpose([pooled, *domains])
+        finite = scores[np.isfinite(scores)]
+        self._all = _mean_and_scale(finite, np.ones(len(finite)), 1.0)
         self.training_scores_ = self._standardize(scores, groups, probability)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
 
@@ -277,6 +285,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """Checked input, and the group of every clip (None: no labels)."""
         groups = self._find_groups(X, reset, stacklevel=5)
         if not self._check_container(X, reset):
+            X = plain(X)
             values = validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True)
             X = X if isinstance(X, pd.DataFrame) else values
         return X, groups
@@ -347,7 +356,9 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
                 batch = _by_domain(s, *shares, self.shrinkage, trained[1:])
                 means, scales = np.transpose([trained[0], *batch])
             pooled, source, target = ((s[:, np.newaxis] - means) / scales).T
-            result[rows] = np.where(np.isnan(p), pooled, p * target + (1 - p) * source)
+            with np.errstate(invalid="ignore"):
+                mixed = np.where(np.isnan(p), pooled, p * target + (1 - p) * source)
+            result[rows] = np.where(np.isneginf(s), s, mixed)
         return result
 
 
@@ -379,7 +390,7 @@ def _by_domain(scores, source, target, shrinkage, fallback):
     Parameters
     ----------
     scores : ndarray of shape (n_clips,)
-        Scores.
+        Scores, of which those of −inf do not count.
     source, target : ndarray of shape (n_clips,)
         Shares of the clips in the domains.
     shrinkage : float
@@ -393,6 +404,8 @@ def _by_domain(scores, source, target, shrinkage, fallback):
     source, target : tuple of float
         Mean and standard deviation.
     """
+    finite = np.isfinite(scores)
+    scores, source, target = scores[finite], source[finite], target[finite]
     n_source, n_target = np.sum(source), np.sum(target)
     mean, scale = fallback[0]
     if n_source >= 2:

@@ -18,7 +18,6 @@ from sk_asd.ensemble._groups import (
     labels_of,
     one_group,
     rows_by_group,
-    warn_of_anomalies,
 )
 from sk_asd.ensemble._members import offset_of, scores_of, training_scores_of
 from sk_asd.ensemble._smote import fit_with_smote
@@ -26,8 +25,10 @@ from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
+from sk_asd.utils._thresholds import normal_threshold
 
 
 class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
@@ -80,9 +81,6 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
 
     Notes
     -----
-    Clips whose column ``label`` says that they are anomalies are fitted like all others, with a
-    warning.
-
     DCASE 2022 task 2 gives the section of every test clip, but not its domain. ``over="domain"`` is
     the minimum of the distances to source and target clips that published systems use.
 
@@ -164,10 +162,10 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         ------
         ValueError
             If only some of the columns are there, if one has missing values, or if a detector
-            cannot be fitted to a group; the message names it.
+            cannot be fitted to a group or gives NaN or +inf as a score; the message names it.
         """
+        X, _ = normal_clips(X)
         features, groups = self._split(X, reset=True)
-        warn_of_anomalies(X, stacklevel=4)
         self._labelled = groups is not None
         if groups is None:
             groups = one_group(features)
@@ -214,8 +212,8 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """
         if not hasattr(self, "detectors_"):
             return self.fit(X)
+        X, _ = normal_clips(X)
         features, groups = self._split(X, reset=False)
-        warn_of_anomalies(X, stacklevel=4)
         if groups is None:
             groups = one_group(features)
         over = None if self._over is None else labels_of(X, [self.over])
@@ -295,7 +293,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """
         self.fit(X)
         offsets = np.array([self.offsets_[group] for group in self.training_groups_])
-        return np.where(self.training_scores_ >= offsets, 1, -1)
+        return self._with_anomalies(X, self.training_scores_ >= offsets)
 
     @property
     def offset_(self):
@@ -322,7 +320,12 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
                     f"{self._describe(name)} was not seen in training; known are "
                     f"{list(self.detectors_)}. Use unseen='pool' to score it by all clips."
                 )
-            scores[rows] = most_normal(detectors, clips)
+            try:
+                scores[rows] = most_normal(detectors, clips)
+            except ValueError as error:
+                if name is None:
+                    raise
+                raise ValueError(f"{self._describe(name)}: {error}") from error
             offsets[rows] = offset
         return scores, offsets
 
@@ -390,7 +393,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             return X, groups
         if isinstance(X, pd.DataFrame):
             labels = [*self._columns(), *([self.over] if self.over else [])]
-            X = X.drop(columns=labels, errors="ignore")
+            X = plain(X).drop(columns=labels, errors="ignore")
         return validate_data(self, X, reset=reset, dtype="numeric", allow_nd=True), groups
 
     def _smote(self, X):
@@ -437,21 +440,21 @@ def _fit_group(base, X, over, description, smote=None):
             else:
                 detector = clone(base).fit(clips)
                 own = training_scores_of(detector, clips)
+            others = np.setdiff1d(everything, rows)
+            if len(others):
+                scores[i, others] = scores_of(detector, take_clips(X, others))
+            offset = offset_of(detector, clips)
         except ValueError as error:
             if over is None and description == "The only group":
                 raise
             inner = "" if over is None else f" ({key})"
             raise ValueError(f"{description}{inner}: {error}") from error
-        others = np.setdiff1d(everything, rows)
-        if len(others):
-            scores[i, others] = scores_of(detector, take_clips(X, others))
         scores[i, rows] = own
-        offset = offset_of(detector, clips)
         flagged += len(rows) * np.mean(training_scores_of(detector, clips) < offset)
         detectors[key] = detector
     combined = scores.max(axis=0)
     if over is not None:
         # The threshold of the combined score flags the share of training clips that the detectors
         # flag on their own.
-        offset = float(np.quantile(combined, flagged / len(everything)))
+        offset = normal_threshold(combined, flagged / len(everything))
     return detectors, combined, offset

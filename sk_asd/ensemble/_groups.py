@@ -69,19 +69,6 @@ class ByColumns:
         return True
 
 
-def warn_of_anomalies(X, stacklevel):
-    """Say so where a search is refitted to a whole clip table, its test clips included."""
-    label = column_of(X, "label")
-    anomalies = 0 if label is None else int((label == "anomaly").sum())
-    if anomalies:
-        warnings.warn(
-            f"{anomalies} of {len(label)} training clips are labelled 'anomaly', and are learnt as "
-            "normal: fit normal clips only, and search with refit=False.",
-            UserWarning,
-            stacklevel=stacklevel,
-        )
-
-
 def labels_of(X, columns):
     """Label of every clip: a value for one column, a tuple for several."""
     values = []

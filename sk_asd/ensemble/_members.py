@@ -12,15 +12,19 @@ from sk_asd.ensemble._memory import call_once
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import take_clips
 from sk_asd.utils._learning import why_not_learn
+from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
+from sk_asd.utils._thresholds import checked_threshold, normal_threshold
 
 
 def scores_of(detector, X):
-    """Scores of any outlier detector, high = normal."""
+    """Scores of any outlier detector, high = normal; an error where one is NaN or +inf."""
     if hasattr(detector, "score_samples"):
-        return np.asarray(detector.score_samples(X), dtype=float)
-    scores = np.asarray(detector.decision_function(X), dtype=float)
-    return -scores if _is_pyod(_last(detector)) else scores
+        scores = detector.score_samples(X)
+    else:
+        scores = np.asarray(detector.decision_function(X), dtype=float)
+        scores = -scores if _is_pyod(_last(detector)) else scores
+    return checked_scores(scores, _last(detector))
 
 
 def training_scores_of(detector, X):
@@ -32,13 +36,14 @@ def training_scores_of(detector, X):
     """
     last = _last(detector)
     if hasattr(last, "training_scores_"):
-        kept = np.asarray(last.training_scores_, dtype=float)
+        kept = last.training_scores_
     elif hasattr(last, "negative_outlier_factor_"):
         kept = last.negative_outlier_factor_
     elif _is_pyod(last):
         kept = -last.decision_scores_
     else:
         return scores_of(detector, X)
+    kept = checked_scores(kept, last)
     if not is_frozen(detector):
         return kept
     scores = scores_of(detector, X)
@@ -56,7 +61,10 @@ def training_scores_of(detector, X):
 
 
 def offset_of(detector, X):
-    """Threshold on the scores, whatever the detector calls it."""
+    """Threshold on the scores, whatever the detector calls it.
+
+    Densities have none: of their training scores a tenth is below it, as by default elsewhere.
+    """
     last = _last(detector)
     if len(getattr(last, "offsets_", ())) > 1:
         raise ValueError(
@@ -64,11 +72,15 @@ def offset_of(detector, X):
             f"to one, such as by=[..., {last.by!r}]."
         )
     if hasattr(last, "offset_"):
-        return float(np.ravel(last.offset_)[0])
+        return checked_threshold(last.offset_, last)
     if _is_pyod(last):
-        return -float(last.threshold_)
-    first = take_clips(X, [0])
-    return float((scores_of(detector, first) - detector.decision_function(first))[0])
+        return -checked_threshold(last.threshold_, last)
+    if not hasattr(detector, "decision_function"):
+        return normal_threshold(training_scores_of(detector, X), contamination=0.1)
+    scores = scores_of(detector, X)
+    first = int(np.argmax(np.isfinite(scores)))
+    decision = detector.decision_function(take_clips(X, [first]))
+    return checked_threshold(scores[first] - decision, last)
 
 
 def is_frozen(detector):
@@ -125,13 +137,12 @@ def fit_named(name, member, X, folds, memory, key):
     Raises
     ------
     ValueError
-        As the member raises it, or if a score is not finite; the message has its name.
+        As the member raises it, or if a score is NaN or +inf; the message has its name.
     """
     try:
-        fitted, scores = call_once(memory, key, fit_member, member, X, folds)
+        return call_once(memory, key, fit_member, member, X, folds)
     except ValueError as error:
         raise ValueError(f"Member {name!r}: {error}") from error
-    return fitted, finite(scores, name)
 
 
 def score_named(name, member, X, memory, key):
@@ -140,25 +151,12 @@ def score_named(name, member, X, memory, key):
     Raises
     ------
     ValueError
-        As the member raises it, or if a score is not finite; the message has its name.
+        As the member raises it, or if a score is NaN or +inf; the message has its name.
     """
     try:
-        scores = call_once(memory, key, scores_of, member, X)
+        return call_once(memory, key, scores_of, member, X)
     except ValueError as error:
         raise ValueError(f"Member {name!r}: {error}") from error
-    return finite(scores, name)
-
-
-def finite(scores, name):
-    """Scores of a member as an array, if all are finite."""
-    scores = np.asarray(scores, dtype=float)
-    bad = ~np.isfinite(scores)
-    if bad.any():
-        raise ValueError(
-            f"Member {name!r} gives NaN or infinity as score of {bad.sum()} of {len(scores)} "
-            f"clips, the first at position {int(np.argmax(bad))}."
-        )
-    return scores
 
 
 class NamedMembers(BaseEstimator, _BaseComposition):

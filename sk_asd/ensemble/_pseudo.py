@@ -7,19 +7,20 @@ from sk_asd.datasets._audio import read_audio
 from sk_asd.ensemble._groups import labels_of, rows_by_group, strata_of
 from sk_asd.ensemble._perturbations import PERTURBATIONS, perturb
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
+from sk_asd.utils._normal import is_anomaly, leave_out
 from sk_asd.utils._sklearn import _num_samples
 
 
 def normal_training_rows(X, y):
     """Positions of clips that are not known to be anomalies nor test clips."""
     rows = np.ones(_num_samples(X), dtype=bool)
-    split, label = column_of(X, "split"), column_of(X, "label")
+    split, anomalous = column_of(X, "split"), is_anomaly(X)
     if split is not None:
         rows &= split == "train"
-    if label is not None:
-        rows &= label != "anomaly"
     if y is not None:
         rows &= np.asarray(y) != -1
+    if anomalous.any() and rows.any():
+        rows[rows] = leave_out(anomalous[rows])
     if not rows.any():
         raise ValueError(
             f"None of the {len(rows)} clips is a normal training clip: of split 'train', where "

@@ -17,15 +17,15 @@ from sk_asd.ensemble._groups import (
     ByColumns,
     folds_of,
     one_group,
-    warn_of_anomalies,
 )
-from sk_asd.ensemble._members import NamedMembers, finite, fit_named, score_named
+from sk_asd.ensemble._members import NamedMembers, fit_named, score_named
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
-from sk_asd.utils._containers import column_of, wrap
+from sk_asd.utils._containers import LABEL, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
@@ -99,7 +99,8 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     member :math:`k`, :math:`z_k(x) = (s_k(x) - m_k) / d_k`, and the score is :math:`\sum_k w_k
     z_k(x)`. Where all training scores of a group are the same, as of a group of one clip,
     :math:`d_k` is the root mean square of that member's deviations in the other groups, or 1
-    where it has none; of more than one clip this is said in a warning.
+    where it has none; of more than one clip this is said in a warning. Scores of −inf, as abnormal
+    as can be, have no part in mean and deviation, and make the weighted sum −inf.
 
     **Threshold**: one for all groups, from ``training_scores_``.
 
@@ -205,13 +206,13 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             If a member is no outlier detector.
         ValueError
             If names or weights are not valid, only some of the columns in `by` are there, one has
-            missing values, or a member cannot be fitted or gives scores that are not finite; the
-            message names it.
+            missing values, or a member cannot be fitted, gives NaN or +inf as a score, or −inf for
+            all clips of a group; the message names it.
         """
         names, members, used = self._check_members()
         weights = convex(self.weights, used)
+        X, _ = normal_clips(X)
         X, groups = self._split(X, reset=True)
-        warn_of_anomalies(X, stacklevel=4)
         self._labelled = groups is not None
         if groups is None:
             groups = one_group(X)
@@ -261,8 +262,8 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         """
         if not hasattr(self, "estimators_"):
             return self.fit(X)
+        X, _ = normal_clips(X)
         X, groups = self._split(X, reset=False)
-        warn_of_anomalies(X, stacklevel=4)
         members = []
         for name, member in zip(self._names, self.estimators_):
             try:
@@ -282,7 +283,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
                     f"Member {name!r} has scores of {len(column)} training clips, expected "
                     f"{len(groups)}."
                 )
-        raw = np.column_stack([finite(c, name) for c, name in zip(scores, self._names)])
+        raw = np.column_stack(scores)
         pairs = zip(self._keys, self.estimators_, members)
         self._keys = [
             # The scores that a memory has are those of the member as it was.
@@ -343,7 +344,10 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         DataArray or ndarray of shape (n_clips, n_used)
             Weight times standardised score; the sum over members is ``score_samples(X)``.
         """
-        return self._labelled_columns(self._standardized(X) * self.weights_, X)
+        matrix = self._standardized(X)
+        with np.errstate(invalid="ignore"):
+            parts = np.where(self.weights_ > 0, self.weights_ * matrix, 0.0)
+        return self._labelled_columns(parts, X)
 
     def get_feature_names_out(self, input_features=None):
         """Names of the columns of ``transform``.
@@ -369,7 +373,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         labels = []
         if isinstance(X, pd.DataFrame):
             text = [c for c in X.columns if not pd.api.types.is_numeric_dtype(X[c].dtype)]
-            labels = [c for c in X.columns if c in text or c in self._columns()]
+            labels = [c for c in X.columns if c in text or c in (*self._columns(), LABEL)]
         features = X.drop(columns=labels) if labels else X
         # Whether NaN are allowed is for the members to say; a fit needs two clips for a deviation.
         values = validate_data(
@@ -415,6 +419,12 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         """Learn means and deviations of raw training scores."""
         self._raw, self._groups = raw, groups
         self.means_, self.scales_, constant = group_statistics(raw, groups)
+        for group, means in self.means_.items():
+            for name in np.array(self._names, dtype=object)[np.isnan(means)]:
+                raise ValueError(
+                    f"{self._describe(group)}: member {name!r} gives all training clips the score "
+                    "-inf, which has no mean to standardise by."
+                )
         mean, scale, _ = group_statistics(raw, one_group(raw))
         self._all = mean[None], scale[None]
         for group, j in constant:

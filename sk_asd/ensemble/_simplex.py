@@ -137,8 +137,13 @@ def combine(matrix, weights):
     Returns
     -------
     ndarray of shape (n_clips,) or (n_settings, n_clips)
-        Scores of the ensemble.
+        Scores of the ensemble; −inf where that of a member is whose weight is not 0.
     """
+    lowest = np.isneginf(matrix)
+    if lowest.any():
+        total = combine(np.where(lowest, 0.0, matrix), weights)
+        total[weights @ lowest.T > 0] = -np.inf
+        return total
     total = weights[..., :1] * matrix[:, 0]
     part = np.empty_like(total)
     for j in range(1, matrix.shape[1]):

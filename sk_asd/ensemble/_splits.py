@@ -15,6 +15,7 @@ from sk_asd.ensemble._pseudo import (
 )
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.utils._containers import take_clips
+from sk_asd.utils._normal import is_anomaly, leave_out
 
 
 class Split(NamedTuple):
@@ -76,8 +77,13 @@ def true_splits(ensemble, X, y, cv):
     list of Split
         One for every split of `cv`.
     """
-    splits = []
-    for train, test in cv.split(X, y):
+    splits, anomalous = [], is_anomaly(X)
+    folds = list(cv.split(X, y))
+    if anomalous.any():
+        learnt = np.unique(np.concatenate([train for train, _ in folds]))
+        leave_out(anomalous[learnt])
+        folds = [(train[~anomalous[train]], test) for train, test in folds]
+    for train, test in folds:
         fitted = clone(ensemble).fit(take_clips(X, train))
         clips = take_clips(X, test)
         matrix = fitted._standardized(clips)

@@ -1,5 +1,7 @@
 """Scores in units of the training scores of their group."""
 
+import warnings
+
 import numpy as np
 
 from sk_asd.ensemble._groups import rows_by_group
@@ -21,14 +23,18 @@ def group_statistics(raw, groups):
     Returns
     -------
     means, scales : dict of ndarray of shape (n_columns,)
-        By group. In place of a deviation of 0 stands the root mean square of the deviations of the
-        other groups in that column, or 1 where all are 0.
+        By group, of scores that are finite; NaN where none is. In place of a deviation of 0 stands
+        the root mean square of the deviations of the other groups in that column, or 1 where all
+        are 0.
     constant : list of tuple
         Group and column of every deviation that was 0 for more than one clip.
     """
     rows = rows_by_group(groups)
-    means = {group: raw[r].mean(axis=0) for group, r in rows.items()}
-    scales = {group: raw[r].std(axis=0) for group, r in rows.items()}
+    finite = np.isfinite(raw)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Mean of empty slice|Degrees of freedom|invalid value")
+        means = {g: raw[r].mean(axis=0, where=finite[r]) for g, r in rows.items()}
+        scales = {g: raw[r].std(axis=0, where=finite[r]) for g, r in rows.items()}
     flat = {group: scales[group] <= _CONSTANT * np.abs(means[group]) for group in rows}
     constant = []
     for j in range(raw.shape[1]):

@@ -32,20 +32,24 @@ class MemoryLayer(nn.Module):
         The training clips.
     metric : {"cosine", "euclidean"}
         The distance.
+    center : ndarray of shape (n_features,)
+        What was subtracted from the training clips.
     """
 
-    def __init__(self, memory, metric):
+    def __init__(self, memory, metric, center):
         super().__init__()
         memory = _double(memory)
         self.cosine = metric == "cosine"
         memory = _unit(memory) if self.cosine else memory
         self.register_buffer("memory", memory.T.contiguous())
         self.register_buffer("squares", memory.square().sum(dim=1))
+        self.register_buffer("center", _double(center))
 
     def forward(self, x):
         """Distances (batch, n_clips)."""
         if self.cosine:
             return (1 - _unit(x) @ self.memory).clamp(min=0, max=2)
+        x = x - self.center
         squares = x.square().sum(dim=1, keepdim=True) - 2 * (x @ self.memory) + self.squares
         return squares.clamp(min=0).sqrt()
 
@@ -57,7 +61,7 @@ class KNNLayer(nn.Module):
         super().__init__()
         self.k = detector.n_neighbors
         self.mean = detector.aggregation == "mean"
-        self.distances = MemoryLayer(detector.neighbors_._fit_X, metric)
+        self.distances = MemoryLayer(detector.neighbors_._fit_X, metric, detector.center_)
         density = detector.density_
         if density is not None:
             least = _LEAST_DENSITY * np.mean(density)
@@ -79,7 +83,7 @@ class LOFLayer(nn.Module):
     def __init__(self, detector, metric):
         super().__init__()
         lof = detector.lof_
-        self.distances = MemoryLayer(lof._fit_X, metric)
+        self.distances = MemoryLayer(lof._fit_X, metric, detector.center_)
         distances, neighbors = lof.kneighbors()
         self.k = distances.shape[1]
         reach = distances[:, -1]
@@ -146,12 +150,14 @@ class MixtureLayer(nn.Module):
         self.max_component = detector.density == "max_component"
         if not self.max_component:
             constants = constants + np.log(mixture.weights_)
+        self.register_buffer("center", _double(detector.center_))
         self.register_buffer("factors", _double(factors))
         self.register_buffer("shifts", _double(shifts))
         self.register_buffer("constants", _double(constants))
 
     def forward(self, x, group=None):
         """Scores (batch,)."""
+        x = x - self.center
         if self.matrix:
             whitened = (x @ self.factors).unflatten(1, (self.width, x.shape[1]))
         else:

@@ -10,7 +10,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, wrap
+from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, plain, wrap
+from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, _fit_context, _wrap_data_with_container
 
 
@@ -142,6 +143,7 @@ class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
         ValueError
             If `X` is a clip table or not 2-D.
         """
+        X, y = normal_clips(X, y)
         values = self._values(X)
         self.transformer_ = clone(self.transformer).fit(values, y)
         self._dim, self._coord = _bins(X) if is_labelled(X) else ("feature", None)
@@ -212,7 +214,7 @@ class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
                 f"Labelled applies a transformer to 2-D values (n_clips, n_features), found shape "
                 f"{X.shape}; pool the frames first, for example with TimePooling."
             )
-        return X.values if is_labelled(X) else X
+        return plain(X)
 
     @property
     def n_features_in_(self):

@@ -9,6 +9,7 @@ from sk_asd.inspection._figure import PALETTE, new_axes
 from sk_asd.inspection._nearest import embed_clips
 from sk_asd.inspection._score_distribution import group_names, legend_above
 from sk_asd.utils._containers import column_of
+from sk_asd.utils._normal import label_kinds
 
 _METHODS = ("pca", "tsne")
 _MARKERS = {"source": "o", "target": "^"}
@@ -125,7 +126,7 @@ class EmbeddingDisplay:
         if len(clips) != len(values):
             raise ValueError(f"Found {len(values)} embeddings of {len(clips)} clips.")
         points, labels = _in_the_plane(values, method, random_state)
-        domains, kinds = (column_of(clips, name) for name in ("domain", "label"))
+        domains, kinds = column_of(clips, "domain"), label_kinds(clips)
         known = hasattr(clips, "columns") or hasattr(clips, "coords")
         data = pd.DataFrame(points, columns=["x", "y"])
         data["group"] = group_names(clips) if known else "all clips"

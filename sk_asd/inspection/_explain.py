@@ -15,6 +15,8 @@ from sk_asd.inspection._nearest import _groups, nearest_normal
 from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
 from sk_asd.inspection._steps import is_ensemble, steps_of, unwrapped
 from sk_asd.utils._containers import check_clip_table
+from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._scores import checked_scores
 
 N_CLIPS = 5
 
@@ -81,8 +83,8 @@ def explain_clips(
     check_clip_table(clips)
     if scores is None:
         scores = estimator.score_samples(clips)
-    scores = np.asarray(scores, dtype=float)
     check_consistent_length(clips, scores)
+    scores = checked_scores(scores, "explain_clips was given")
     if thresholds is not None:
         check_consistent_length(clips, thresholds)
         thresholds = np.asarray(thresholds, dtype=float)
@@ -142,7 +144,7 @@ def _asked(estimator, member):
 def _some_of_each_group(estimator, clips, train, n_most):
     """Normal training clips of the groups of `clips`, with an index of their own."""
     if "label" in train:
-        train = train[train["label"] != "anomaly"]
+        train = train[~is_anomaly(train)]
     train = train.reset_index(drop=True)
     groups = _groups(estimator, train)
     rng = np.random.default_rng(0)

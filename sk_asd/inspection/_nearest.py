@@ -15,6 +15,7 @@ from sk_asd.inspection._steps import (
     unwrapped,
 )
 from sk_asd.utils._containers import column_of, is_clip_table, take_clips
+from sk_asd.utils._normal import is_anomaly
 
 _GROUPS = ("machine", "section")
 
@@ -77,10 +78,8 @@ def nearest_normal(estimator, clips, train=None, *, member=None):
     estimator = _chosen(estimator, member, clips)
     if train is None:
         return _among_kept(steps_of(estimator), clips)
-    labels = column_of(train, "label")
-    candidates = np.arange(len(train))
-    if labels is not None:
-        candidates = np.flatnonzero(labels != "anomaly")
+    anomalous = is_anomaly(train)
+    candidates = np.flatnonzero(~anomalous) if anomalous.any() else np.arange(len(train))
     of_train, of_clips = _groups(estimator, train), _groups(estimator, clips)
     paths = _paths(train)
     own = _paths(clips)

@@ -67,8 +67,8 @@ def quadratic_form(detector, X):
         return expected, (X - expected) @ detector.precision_
     if isinstance(detector, GaussianMixtureDetector):
         mixture = detector.mixture_
-        component = mixture.predict(X)
-        expected = mixture.means_[component]
+        component = mixture.predict(X - detector.center_)
+        expected = detector.center_ + mixture.means_[component]
         deviation, precision = X - expected, mixture.precisions_
         if mixture.covariance_type == "tied":
             return expected, deviation @ precision
@@ -76,8 +76,8 @@ def quadratic_form(detector, X):
             return expected, np.einsum("nd,nde->ne", deviation, precision[component])
         return expected, deviation * precision[component].reshape(len(X), -1)
     if isinstance(detector, KNNDetector) and detector.density_neighbors is None:
-        clips = detector.neighbors_._fit_X
-        near = clips[detector.neighbors_.kneighbors(X, return_distance=False)]
+        center, search = detector.center_, detector.neighbors_
+        near = center + search._fit_X[search.kneighbors(X - center, return_distance=False)]
         if detector.metric == "euclidean":
             expected = near.mean(axis=1)
             return expected, X - expected

@@ -18,6 +18,8 @@ from sk_asd.inspection._roc import RocDisplay
 from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
 from sk_asd.metrics._dcase import is_test
+from sk_asd.utils._normal import label_kinds
+from sk_asd.utils._scores import checked_scores
 
 N_ABNORMAL = 5  # clips listed per machine, section and system
 _HEADERS = {
@@ -89,7 +91,7 @@ def write_report(
     TypeError
         If `scores` is no dict.
     ValueError
-        If there are no systems, their scores are not finite, or do not fit the clips.
+        If there are no systems, their scores are NaN or +inf, or do not fit the clips.
 
     Examples
     --------
@@ -113,6 +115,7 @@ def write_report(
     if unknown:
         raise ValueError(f"thresholds name systems without scores: {sorted(unknown)}.")
     # Training clips and clips without a label are in no table, so in no figure either.
+    clips = clips.assign(label=label_kinds(clips))
     counted = is_test(clips) & clips["label"].notna().to_numpy()
     clips = clips[counted].reset_index(drop=True)
     scores = {name: values[counted] for name, values in scores.items()}
@@ -190,10 +193,8 @@ def _check_scores(scores, clips, what, may_be_empty=False):
         raise ValueError(f"{what} names no system.")
     checked = {}
     for name, values in scores.items():
-        checked[name] = values = np.asarray(values, dtype=float)
         check_consistent_length(clips, values)
-        if not np.isfinite(values).all():
-            raise ValueError(f"{what} of {name!r}: {(~np.isfinite(values)).sum()} are not finite.")
+        checked[name] = checked_scores(values, f"{what} of {name!r}: found")
     return checked
 
 

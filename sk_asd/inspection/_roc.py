@@ -1,6 +1,7 @@
 """ROC curves, with the region of the partial AUC."""
 
 import numpy as np
+from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from sk_asd.inspection._figure import COLOURS, new_axes
@@ -108,11 +109,13 @@ class RocDisplay:
         Raises
         ------
         ValueError
-            If normal clips or anomalies are missing, lengths differ, or scores are not finite.
+            If normal clips or anomalies are missing, lengths differ, or scores are NaN or
+            +inf.
         """
         table = score_table(clips, scores)
         table = table[table["kind"] != "unknown"]
-        kinds, scores = table["kind"].to_numpy(), table["score"].to_numpy()
+        # Ranks, since a score may be infinite.
+        kinds, scores = table["kind"].to_numpy(), rankdata(table["score"])
         anomalous = kinds == "anomaly"
         if anomalous.all() or not anomalous.any():
             raise ValueError(

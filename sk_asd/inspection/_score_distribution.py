@@ -6,6 +6,8 @@ from sklearn.utils import check_consistent_length
 
 from sk_asd.inspection._figure import COLOURS, kinds_of, new_axes
 from sk_asd.utils._containers import column_of, metadata_of
+from sk_asd.utils._normal import label_kinds
+from sk_asd.utils._scores import checked_scores
 
 _BINS = 24
 
@@ -69,7 +71,9 @@ class ScoreDistributionDisplay:
         """
         scores = np.asarray(estimator.score_samples(X), dtype=float)
         # One threshold a group; the same numbers, since it is what is taken off.
-        thresholds = scores - np.asarray(estimator.decision_function(X), dtype=float)
+        decisions = np.asarray(estimator.decision_function(X), dtype=float)
+        thresholds = np.full(len(scores), np.nan)  # where the score is -inf
+        np.subtract(scores, decisions, out=thresholds, where=np.isfinite(scores))
         return cls.from_predictions(X, scores, thresholds=thresholds, ax=ax)
 
     @classmethod
@@ -95,7 +99,7 @@ class ScoreDistributionDisplay:
         Raises
         ------
         ValueError
-            If lengths differ, or scores are not finite.
+            If lengths differ, or scores are NaN or +inf. Those of −inf are beyond the edge.
         """
         return cls(score_table(clips, scores, thresholds)).plot(ax)
 
@@ -200,15 +204,13 @@ def legend_above(ax, ncols, handles=None):
 
 def score_table(clips, scores, thresholds=None):
     """Clips as the plots need them: ``group``, ``kind``, ``score`` and ``threshold``."""
-    scores = np.asarray(scores, dtype=float)
     check_consistent_length(clips, scores)
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{(~np.isfinite(scores)).sum()} of {len(scores)} scores are not finite.")
+    scores = checked_scores(scores, "The display was given")
     limits = np.full(len(scores), np.nan)
     if thresholds is not None:
         limits = np.broadcast_to(np.asarray(thresholds, dtype=float), scores.shape)
     missing = np.full(len(scores), None)
-    labels, domains = (column_of(clips, name) for name in ("label", "domain"))
+    labels, domains = label_kinds(clips), column_of(clips, "domain")
     kinds = kinds_of(missing if labels is None else labels, missing if domains is None else domains)
     return pd.DataFrame(
         {"group": group_names(clips), "kind": kinds, "score": scores, "threshold": limits}
@@ -233,9 +235,10 @@ def group_names(clips):
 
 def _limits(scores, kinds, thresholds):
     """Range of scores to show: far outliers must not squeeze everything else into one bar."""
-    values = np.append(scores, thresholds)
-    low, high = values.min(), values.max()
-    normal = scores[kinds != "anomaly"]
+    finite = np.isfinite(scores)
+    values = np.concatenate([scores[finite], thresholds])
+    low, high = (values.min(), values.max()) if len(values) else (0.0, 0.0)
+    normal = scores[finite & (kinds != "anomaly")]
     if len(normal):
         quarter, three_quarters = np.quantile(normal, [0.25, 0.75])
         reach = 8 * (three_quarters - quarter)

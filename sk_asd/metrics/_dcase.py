@@ -5,12 +5,13 @@ import warnings
 
 import numpy as np
 import pandas as pd
-from scipy.stats import hmean
+from scipy.stats import hmean, rankdata
 from sklearn.metrics import roc_auc_score
 
 from sk_asd.utils._containers import column_of, is_labelled
+from sk_asd.utils._normal import ANOMALY, NORMAL, kinds_of_labels
 
-LABELS = ("normal", "anomaly")
+LABELS = (NORMAL, ANOMALY)
 DOMAINS = ("source", "target")
 
 
@@ -25,8 +26,9 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
     ----------
     clips : DataFrame or DataArray
         Clip table, or an array labelled from one, with ``machine``, ``section`` and ``label``
-        (``"normal"`` or ``"anomaly"``), and under the rules of 2021 and 2022 ``domain``
-        (``"source"`` or ``"target"``). Under those of 2022 an anomaly needs no domain.
+        (``"normal"`` or ``"anomaly"``, or another word for them, 0 and 1 among these), and under
+        the rules of 2021 and 2022 ``domain`` (``"source"`` or ``"target"``). Under those of 2022
+        an anomaly needs no domain.
     scores : array-like of shape (n_clips,)
         Scores as `score_samples` gives them: high = normal. One for every row of `clips`, the
         ignored ones too. A Series must have the index of `clips`, in any order.
@@ -56,7 +58,7 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
         If `clips` is neither a DataFrame nor a labelled array.
     ValueError
         If a column is missing or has an unknown value, the numbers of clips and scores differ, a
-        score is not finite, no labelled test clip is there, or a section has clips of one class
+        score is NaN or +inf, no labelled test clip is there, or a section has clips of one class
         only.
 
     See Also
@@ -200,6 +202,7 @@ def _test_table(clips, scores, year):
         table[column] = values.where(values.notna(), None)
 
     table = table[rows]
+    table = table.assign(label=kinds_of_labels(table["label"].tolist(), table["name"].tolist()))
     labelled = table["label"].notna()
     if not labelled.any():
         raise ValueError(f"None of the {len(table)} test clips has a value in the column 'label'.")
@@ -211,16 +214,16 @@ def _test_table(clips, scores, year):
             stacklevel=3,
         )
         table = table[labelled]
-    _check_values(table, "label", LABELS)
-    table = table.assign(anomaly=(table["label"] == "anomaly").astype(bool))
+    table = table.assign(anomaly=(table["label"] == ANOMALY).astype(bool))
     if year > 2020:
         needs = slice(None) if year == 2021 else ~table["anomaly"]
         _check_values(table[needs], "domain", DOMAINS, "; rules=2020 need none")
-    bad = ~np.isfinite(table["score"].to_numpy())
+    bad = ~(table["score"].to_numpy() > -np.inf)
     if bad.any():
         raise ValueError(
             f"The score of {table['name'][bad].iloc[0]} is {-table['score'][bad].iloc[0]}; "
-            f"{bad.sum()} of {len(table)} scores are not finite."
+            f"{bad.sum()} of {len(table)} scores are NaN or +inf. A score must be a number, or "
+            "-inf for a clip that is as abnormal as can be."
         )
     return table
 
@@ -275,7 +278,8 @@ def _check_classes(group, place):
 
 
 def _auc(group, max_fpr=None):
-    return float(roc_auc_score(group["anomaly"], group["score"], max_fpr=max_fpr))
+    # Ranks, since a score may be infinite.
+    return float(roc_auc_score(group["anomaly"], rankdata(group["score"]), max_fpr=max_fpr))
 
 
 def _metrics_2022(group, place, max_fpr):

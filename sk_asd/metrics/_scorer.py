@@ -1,9 +1,8 @@
 """Scores of estimators."""
 
-import numpy as np
-
 from sk_asd.metrics._dcase import dcase_score, is_test
 from sk_asd.utils._containers import take_clips
+from sk_asd.utils._scores import checked_scores
 
 
 def anomaly_score(estimator, X):
@@ -21,7 +20,12 @@ def anomaly_score(estimator, X):
     Returns
     -------
     ndarray of shape (n_clips,)
-        ``-estimator.score_samples(X)`` in float64.
+        ``-estimator.score_samples(X)`` in float64; +inf is as abnormal as can be.
+
+    Raises
+    ------
+    ValueError
+        If a score is NaN or, of the estimator, +inf.
 
     See Also
     --------
@@ -35,7 +39,7 @@ def anomaly_score(estimator, X):
     >>> anomaly_score(detector, [[1.0], [9.0]]).round(2)
     array([0.88, 4.37])
     """
-    return -np.asarray(estimator.score_samples(X), dtype=np.float64)
+    return -checked_scores(estimator.score_samples(X), estimator)
 
 
 def dcase_scorer(estimator, X, y=None, *, rules=2022, max_fpr=0.1):
@@ -78,4 +82,5 @@ def dcase_scorer(estimator, X, y=None, *, rules=2022, max_fpr=0.1):
     """
     rows = is_test(X)
     X = X if rows.all() else take_clips(X, rows)
-    return dcase_score(X, estimator.score_samples(X), rules=rules, max_fpr=max_fpr)
+    scores = checked_scores(estimator.score_samples(X), estimator)
+    return dcase_score(X, scores, rules=rules, max_fpr=max_fpr)

@@ -5,6 +5,7 @@ import pandas as pd
 from sklearn.model_selection import BaseCrossValidator
 
 from sk_asd.utils._containers import column_of, is_labelled
+from sk_asd.utils._normal import label_kinds
 
 
 class NormalTrainSplit(BaseCrossValidator):
@@ -64,13 +65,13 @@ class NormalTrainSplit(BaseCrossValidator):
                 "NormalTrainSplit needs a clip table (a DataFrame) or an array labelled from one, "
                 f"got {type(X).__name__}."
             )
-        columns = {name: column_of(X, name) for name in ("split", "label")}
-        for name, values in columns.items():
+        split, kinds = column_of(X, "split"), label_kinds(X)
+        for name, values in {"split": split, "label": kinds}.items():
             if values is None:
                 raise ValueError(f"NormalTrainSplit needs the column {name!r}, which X lacks.")
-        split, label = (values.astype(object) for values in columns.values())
+        split = split.astype(object)
         is_train = split == "train"
-        train = np.flatnonzero(is_train & ((label == "normal") | pd.isna(label)))
+        train = np.flatnonzero(is_train & (kinds != "anomaly"))
         test = np.flatnonzero(split == "test")
         if len(train) == 0:
             raise ValueError(

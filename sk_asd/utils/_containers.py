@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 CLIP = "clip"
+LABEL = "label"
 SOUND_COLUMNS = ("path", "audio")
 RESERVED = frozenset({CLIP, "frequency", "mel", "frame", "channel", "embedding", "feature"})
 
@@ -151,7 +152,12 @@ def wrap(values, like, dims, coords=None):
 
 
 def plain(X):
-    """Values of a labelled array as ndarray; other containers are returned unchanged."""
+    """Values alone: of a labelled array an ndarray, of features in a DataFrame those without label.
+
+    Other containers are returned unchanged.
+    """
+    if isinstance(X, pd.DataFrame) and not is_clip_table(X):
+        return X.drop(columns=LABEL, errors="ignore")
     return X.values if is_labelled(X) else X
 
 

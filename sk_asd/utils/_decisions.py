@@ -3,6 +3,9 @@
 import numpy as np
 from sklearn.base import OutlierMixin
 
+from sk_asd.utils._containers import take_clips
+from sk_asd.utils._normal import is_anomaly
+
 
 class DecisionMixin(OutlierMixin):
     """Decisions of a detector with ``score_samples``, ``training_scores_`` and ``offset_``."""
@@ -41,7 +44,8 @@ class DecisionMixin(OutlierMixin):
         """Fit, and decide on the training clips themselves.
 
         Unlike ``fit(X).predict(X)`` this uses ``training_scores_``, in which no clip vouches for
-        itself where the detector memorises its training clips.
+        itself where the detector memorises its training clips. Clips that are labelled as anomalies
+        are not learnt, and decided on as new ones.
 
         Parameters
         ----------
@@ -56,4 +60,15 @@ class DecisionMixin(OutlierMixin):
             +1 for normal, −1 for abnormal.
         """
         self.fit(X)
-        return np.where(self.training_scores_ >= self.offset_, 1, -1)
+        return self._with_anomalies(X, self.training_scores_ >= self.offset_)
+
+    def _with_anomalies(self, X, normal):
+        """Decisions on all clips of a fit, from those on the clips that were learnt."""
+        decisions = np.where(normal, 1, -1)
+        anomalous = is_anomaly(X)
+        if not anomalous.any():
+            return decisions
+        every = np.empty(len(anomalous), dtype=decisions.dtype)
+        every[~anomalous] = decisions
+        every[anomalous] = self.predict(take_clips(X, np.flatnonzero(anomalous)))
+        return every

@@ -4,6 +4,16 @@ import numpy as np
 from scipy import stats
 
 
+def checked_threshold(threshold, detector):
+    """Threshold of a detector as a number; one that is not finite decides nothing: an error."""
+    threshold = float(np.ravel(threshold)[0])
+    if not np.isfinite(threshold):
+        raise ValueError(
+            f"{type(detector).__name__} has the threshold {threshold}, expected a finite number."
+        )
+    return threshold
+
+
 def normal_threshold(scores, contamination, method="quantile"):
     """Score below which a clip is called abnormal.
 
@@ -21,8 +31,21 @@ def normal_threshold(scores, contamination, method="quantile"):
     Returns
     -------
     float
-        The threshold.
+        The threshold, a finite number: scores of −inf are below every threshold, and where there
+        are more of them than the share, only they are below it.
+
+    Raises
+    ------
+    ValueError
+        If all scores are −inf.
     """
+    finite = np.isfinite(scores)
+    if not finite.any():
+        raise ValueError(
+            f"All {len(scores)} scores of normal clips are -inf, as abnormal as can be: no "
+            "threshold can be taken from them."
+        )
+    scores = np.maximum(scores, scores[finite].min())
     low, middle, high = np.quantile(-scores, [0.25, 0.5, 0.75])
     if method == "quantile" or low == high:
         return float(np.quantile(scores, contamination))

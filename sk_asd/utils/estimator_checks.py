@@ -83,6 +83,7 @@ def yield_checks(estimator, inputs):
         check_threads,
         check_pickle,
         check_labels,
+        check_anomalies,
         check_rows,
         check_width,
         check_nan,
@@ -262,6 +263,34 @@ def check_labels(estimator, inputs):
     bare = clone(estimator).fit(array, y).transform(array)
     assert isinstance(bare, np.ndarray), "a plain input must give a plain array"
     np.testing.assert_array_equal(bare, labelled.values)
+
+
+def check_anomalies(estimator, inputs):
+    """Clips that are labelled as anomalies are not learnt, and detectors say how many these are."""
+    X, _, _ = make_inputs(inputs)
+    anomalous = np.isin(np.arange(len(X)), (2, 7, 13))
+    normal = take_clips(X, np.flatnonzero(~anomalous))
+    label = np.where(anomalous, "Abnormal ", "ok").astype(object)
+    _seed(estimator)
+    expected = _fitted_output(estimator, normal)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(_with_labels(X, label))
+    np.testing.assert_array_equal(_output(estimator, normal), expected)
+    if not is_outlier_detector(estimator):
+        return
+    said = [w for w in caught if "3 of 24 training clips are labelled" in str(w.message)]
+    assert said, "nothing was said of the anomalies"
+    assert estimator.training_scores_.shape == (len(normal),)
+    assert estimator.fit_predict(_with_labels(X, label)).shape == (len(X),)
+    label[5] = "who knows"
+    _raises(ValueError, lambda: estimator.fit(_with_labels(X, label)), "an unknown label")
+
+
+def _with_labels(X, label):
+    if isinstance(X, pd.DataFrame):
+        return X.assign(label=label)
+    return X.assign_coords(label=("clip", label))
 
 
 def check_rows(estimator, inputs):

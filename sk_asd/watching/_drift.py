@@ -9,6 +9,7 @@ from scipy.stats import false_discovery_control, ks_2samp
 from sklearn.utils import check_array, check_random_state
 
 from sk_asd.utils._containers import plain
+from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import Interval, validate_params
 
 
@@ -74,7 +75,8 @@ class DriftMonitor:
     Raises
     ------
     ValueError
-        If there are fewer than two clips, NaN or infinite values.
+        If there are fewer than two clips, a score is NaN or +inf, or a value of the embeddings NaN
+        or infinite. A score of −inf is lower than all others.
 
     See Also
     --------
@@ -167,8 +169,8 @@ class DriftMonitor:
         Raises
         ------
         ValueError
-            If embeddings are missing or have another number of features than those of training, or
-            numbers of clips differ.
+            If a score is NaN or +inf, embeddings are missing or have another number of features
+            than those of training, or numbers of clips differ.
         """
         scores = _column(scores, least=1)
         rows = [None] * len(scores)
@@ -234,8 +236,14 @@ def _ks(a, b):
 
 
 def _column(scores, least=2):
-    scores = np.ravel(np.asarray(scores, dtype=float))
-    return check_array(scores, ensure_2d=False, ensure_min_samples=least, input_name="scores")
+    scores = checked_scores(np.ravel(scores), "DriftMonitor was given")
+    return check_array(
+        scores,
+        ensure_2d=False,
+        ensure_all_finite=False,  # -inf is
+        ensure_min_samples=least,
+        input_name="scores",
+    )
 
 
 def _drawn(rows, most, rng):

@@ -431,8 +431,6 @@ class StreamingScorer:
         table = pd.DataFrame({"audio": [wave]} | {k: [v] for k, v in self._labels.items()})
         last, features = last_step(self.pipeline, table)
         score = float(scores_of(last, features)[0])
-        if np.isnan(score):  # neither normal nor abnormal: no alarm would ever come of it
-            raise ValueError("The pipeline gives NaN as the score of a window.")
         if self.threshold is None:
             self.threshold = threshold_of(last, features)
         return score, features

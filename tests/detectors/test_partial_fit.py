@@ -233,7 +233,7 @@ def test_anomalies_are_warned_of():
     X = labelled(values(), SECTIONS)
     grouped = GroupedDetector().fit(X)
     wrong = X[:3].assign_coords(label=("clip", ["normal", "anomaly", "normal"]))
-    with pytest.warns(UserWarning, match="1 of 3 training clips are labelled 'anomaly'"):
+    with pytest.warns(UserWarning, match="1 of 3 training clips are labelled as anomalies"):
         grouped.partial_fit(wrong)
 
 

@@ -199,6 +199,11 @@ class TestErrors:
     def test_unknown_weight(self, clips):
         with pytest.raises(ValueError, match=r"loss_weights names \['pat'\]"):
             small(loss_weights={"pat": 2}).fit(clips)
+        for weight in (-1.0, 0, np.nan, np.inf, None, "1"):
+            with pytest.raises(
+                ValueError, match=r"loss_weights\['vel'\] must be a positive number"
+            ):
+                small(loss_weights={"vel": weight}).fit(clips)
 
     def test_lengths(self, clips):
         with pytest.raises(ValueError, match="Found 48 clips but 2 values of 'a'"):

@@ -190,7 +190,7 @@ def test_offset_of_several_groups(X):
 
 def test_anomalies_among_the_training_clips(X):
     label = np.array(["normal"] * 37 + ["anomaly"] * 3, dtype=object)
-    with pytest.warns(UserWarning, match="3 of 40 training clips are labelled 'anomaly'"):
+    with pytest.warns(UserWarning, match="3 of 40 training clips are labelled as anomalies"):
         GroupedDetector().fit(X.assign_coords(label=("clip", label)))
 
 

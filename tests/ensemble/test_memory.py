@@ -162,7 +162,7 @@ def test_grid_search_end_to_end(tmp_path):
 
     # With a refit: that fits all clips, says so, and can score.
     search.set_params(refit=True)
-    with pytest.warns(UserWarning, match="are labelled 'anomaly'"):
+    with pytest.warns(UserWarning, match="are labelled as anomalies"):
         search.fit(clips, y)
     assert len([line for line in logged(log) if "fit" in line]) == 6
     at_once = ScoreEnsembleCV(members(), step=0.25).fit(clips)

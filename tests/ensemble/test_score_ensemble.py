@@ -226,7 +226,7 @@ def test_errors_name_the_member(X, train):
         ScoreEnsemble([("far", KNNDetector(50))], by=None).fit(X)
     bad = train.assign(b=np.where(np.arange(len(train)) == 3, np.nan, 1.0))
     with pytest.raises(
-        ValueError, match="Member 'b' gives NaN or infinity .* 1 of 24 .* position 3"
+        ValueError, match="Member 'b': FromColumn gives NaN .* 1 of 24 .* position 3"
     ):
         ScoreEnsemble(members()).fit(bad)
     with pytest.raises(ValueError, match="Member 'knn': .* not fitted yet"):
@@ -254,7 +254,7 @@ def test_lost_labels_are_never_silent(clips, train):
         ensemble.score_samples(clips.drop(columns="section"))
     with pytest.raises(ValueError, match=r"only \['section'\] are there"):
         ScoreEnsemble(members(), by=["section", "place"]).fit(train)
-    with pytest.warns(UserWarning, match="20 of 64 training clips are labelled 'anomaly'"):
+    with pytest.warns(UserWarning, match="20 of 64 training clips are labelled as anomalies"):
         ScoreEnsemble(members()).fit(clips)
 
 

@@ -231,7 +231,7 @@ class TestScoreDistribution:
 
     def test_errors(self):
         clips, scores = scored_clips()
-        with pytest.raises(ValueError, match="1 of 8 scores are not finite"):
+        with pytest.raises(ValueError, match="The display was given NaN as the score of 1 of 8"):
             ScoreDistributionDisplay.from_predictions(clips, np.r_[np.nan, scores[1:]])
         with pytest.raises(ValueError, match="inconsistent numbers of samples"):
             ScoreDistributionDisplay.from_predictions(clips, scores[1:])
@@ -337,3 +337,17 @@ class TestContribution:
             ContributionDisplay.from_estimator(KNNDetector(), np.zeros((2, 2)))
         with pytest.raises(ValueError, match="2 contributions but 1 names"):
             ContributionDisplay.from_predictions([1.0, 2.0], names=["a"])
+
+
+def test_scores_as_abnormal_as_can_be():
+    clips, scores = scored_clips()
+    odd = int(np.argmin(scores))
+    lowest = np.where(np.arange(len(scores)) == odd, -np.inf, scores)
+    roc, expected = (RocDisplay.from_predictions(clips, s) for s in (lowest, scores))
+    assert roc.aucs == expected.aucs
+    assert roc.pauc == expected.pauc
+    display = ScoreDistributionDisplay.from_predictions(clips, lowest)
+    assert np.isfinite(display.edges_).all()
+    assert "1 beyond the edge" in display.ax_.get_xlabel()
+    display = ScoreDistributionDisplay.from_predictions(clips, np.full(len(clips), -np.inf))
+    assert np.isfinite(display.edges_).all()

@@ -187,7 +187,7 @@ def test_clips_without_domain_or_path(tmp_path):
 def test_report_is_replaced_only_when_complete(tmp_path, clips, scores):
     path = tmp_path / "report.html"
     path.write_text("before")
-    with pytest.raises(ValueError, match="'good': 1 are not finite"):
+    with pytest.raises(ValueError, match="'good': found NaN as the score of 1 of"):
         write_report(path, clips, {"good": np.r_[np.nan, scores["good"][1:]]})
     assert path.read_text() == "before"
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]

@@ -559,5 +559,5 @@ class TestRealRecordings:
         assert set(rows(clips)) == {("general_audio", "00", None, "train", "normal")}
 
     def test_everything_at_once_names_what_does_not_fit(self, real_data):
-        with pytest.raises(ValueError, match=r"300 recordings .*general_audio"):
+        with pytest.raises(ValueError, match=r"812 recordings .*compressor"):
             load_clips(real_data)

@@ -49,12 +49,17 @@ def conditions(blocks, limits, *, whole=True):
 
 def _clipped(blocks, extreme, limits):
     """Which of the blocks that reach the limit of clipping stay there."""
-    if limits.full_scale is None:
-        if blocks.shape[1] <= _MOST_CLIPPED:
-            return np.zeros(len(blocks), dtype=bool)
-        at_extreme = np.abs(blocks) >= extreme[:, np.newaxis]
-        in_a_row = sliding_window_view(at_extreme, _MOST_CLIPPED + 1, axis=1)
-        return in_a_row.all(axis=2).any(axis=1)
-    count = np.count_nonzero(np.abs(blocks) >= limits.clipping, axis=1)
-    # What goes beyond full scale has another one, and is none of its samples.
-    return (count > _MOST_CLIPPED) & (extreme <= limits.full_scale)
+    at_level = np.abs(blocks) >= limits.clipping
+    clipped = np.count_nonzero(at_level, axis=1) > _MOST_CLIPPED
+    beyond = np.flatnonzero(extreme > limits.full_scale)
+    clipped[beyond] = _have_flat_tops(blocks[beyond], extreme[beyond])
+    return clipped
+
+
+def _have_flat_tops(blocks, extreme):
+    """Which of the blocks stay at their extreme, to the last bit, for some samples in a row."""
+    n = _MOST_CLIPPED + 1
+    if blocks.shape[1] < n:
+        return np.zeros(len(blocks), dtype=bool)
+    at_extreme = np.abs(blocks) == extreme[:, np.newaxis]
+    return sliding_window_view(at_extreme, n, axis=1).all(axis=2).any(axis=1)

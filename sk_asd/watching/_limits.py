@@ -20,14 +20,14 @@ class Limits(NamedTuple):
         Largest root mean square of silence, without the mean; None: nothing is silence.
     clipping : float or None
         Least magnitude of a clipped sample; None: nothing is clipping.
-    full_scale : float or None
-        Largest magnitude that samples can have, infinity where that does not matter; None where it
-        is not known, and only flat tops tell.
+    full_scale : float
+        Largest magnitude up to which `clipping` tells. Beyond, nothing is known of full scale, and
+        flat tops tell.
     """
 
     silence: float | None
     clipping: float | None
-    full_scale: float | None
+    full_scale: float
 
 
 def limits_of(system, silence, clipping):
@@ -58,7 +58,7 @@ def limits_of(system, silence, clipping):
         return Limits(silence, clipping, math.inf)
     if peak <= FULL_SCALE:
         return Limits(silence, _CLIPPING, FULL_SCALE)
-    return Limits(silence, peak, None)
+    return Limits(silence, peak, 0.0)
 
 
 def _estimators_in(value, seen):

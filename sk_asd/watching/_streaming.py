@@ -121,9 +121,10 @@ class StreamingScorer:
     Full scale is 1 for integers, and for float samples as sound cards give them. Recordings in
     physical units, such as pascal or g, have none that is known: what counts is how loud the clips
     were that the feature extractors of `pipeline` were fitted to (their ``peak_`` and ``quiet_``).
-    Where these stay within [-1, 1] a block with a sample beyond 1 is not clipped, as clipped
-    samples lie at full scale and not beyond. Where they do not, full scale is ``peak_`` for silence
-    and a block is clipped if three samples in a row are its largest, and at least ``peak_``.
+    A block that goes beyond 1, or whatever the block where these clips do, is clipped if three
+    samples in a row are its largest, bit for bit, and at least as large as ``peak_``: a loud
+    machine exceeds all of training, a clipped signal also stays there. Full scale is then ``peak_``
+    for silence.
 
     Blocks and windows are counted from the start, or the last :meth:`finish`: events are the
     same however the stream is cut into chunks. Every window is scored on its own. Its score is,

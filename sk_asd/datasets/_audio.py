@@ -290,13 +290,14 @@ def read_audio(path, *, channel=0, start=0, frames=-1):
         if not 0 <= start <= file.frames:
             raise ValueError(f"{path} has {file.frames} samples; cannot start at sample {start}.")
         available = file.frames - start
-        if callable(frames):
-            frames = frames(file.frames, file.samplerate)
-        expected = available if frames < 0 else min(frames, available)
-        if start:
-            file.seek(start)
-        y = _joined(_blocks(file, expected), expected, channel)
-        missing = max(missing, expected - len(y))
+        if missing == 0:
+            if callable(frames):
+                frames = frames(file.frames, file.samplerate)
+            expected = available if frames < 0 else min(frames, available)
+            if start:
+                file.seek(start)
+            y = _joined(_blocks(file, expected), expected, channel)
+            missing = expected - len(y)
         if missing:
             raise ValueError(
                 f"The sound file {path} is truncated: its header promises {missing} more samples "

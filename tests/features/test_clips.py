@@ -201,6 +201,10 @@ def test_broken_files(clips, tmp_path):
     write_audio(tmp_path / "short.wav", np.zeros(1999), SR)
     with pytest.raises(ValueError, match=r"short\.wav: the clip has 1999 samples"):
         extractor.fit_transform(with_path(clips, 25, tmp_path / "short.wav"))
+    content = (tmp_path / "short.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(content[:-100])  # that it is short is only what follows
+    with pytest.raises(ValueError, match=r"cut\.wav is truncated: .* 50 more samples"):
+        extractor.fit_transform(with_path(clips, 25, tmp_path / "cut.wav"))
     sf.write(tmp_path / "empty.wav", np.zeros(0), SR)
     for row in (0, 25):
         with pytest.raises(ValueError, match=r"empty\.wav: the clip has no samples"):

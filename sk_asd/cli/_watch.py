@@ -83,6 +83,22 @@ def add_parser(commands):
         help="compare every N scores with those of training; not for detectors that know these by "
         "heart, such as networks",
     )
+    parser.add_argument(
+        "--silence",
+        type=_level,
+        default="auto",
+        metavar="DB",
+        help="level below which the line is silent, in dB of an amplitude of 1, or none (default: "
+        "-80, or 20 below the quiet parts of training)",
+    )
+    parser.add_argument(
+        "--clipping",
+        type=_magnitude,
+        default="auto",
+        metavar="LEVEL",
+        help="magnitude of clipped samples, or none (default: 0.999; flat tops where training goes "
+        "beyond 1)",
+    )
     parser.add_argument("--channel", type=int, default=0, metavar="C", help="from 0 (default: 0)")
     pcm = parser.add_argument_group("standard input")
     pcm.add_argument(
@@ -116,6 +132,14 @@ def _finite(text):
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f"expected a finite number, found {text}")
     return value
+
+
+def _level(text):
+    return text if text == "auto" else None if text == "none" else _finite(text)
+
+
+def _magnitude(text):
+    return text if text == "auto" else None if text == "none" else _positive(text)
 
 
 def _positive(text):
@@ -298,6 +322,8 @@ class Scorers:
                 section=section,
                 labels=dict.fromkeys(("domain", "split", "label")),
                 drift=self._drift(place),
+                silence=self._args.silence,
+                clipping=self._args.clipping,
             )
         return self._known[place]
 
@@ -336,7 +362,7 @@ def watch_pcm(scorers, args, stopper, progress):
             whole = len(data) - len(data) % frame
             rest = data[whole:]
             samples = np.frombuffer(data[:whole], "<i2")[args.channel :: args.channels]
-            for event in scorer.feed(samples.astype(np.int16)):
+            for event in scorer.feed(samples):
                 emit(place, event)
     finally:
         for event in scorer.finish():

@@ -10,11 +10,10 @@ from pathlib import Path
 
 from sk_asd.cli._common import one_line
 from sk_asd.cli._watch import emit
-from sk_asd.datasets._audio import audio_info, open_audio, sound_files
+from sk_asd.datasets._audio import LyingHeaderError, audio_blocks, audio_info, sound_files
 from sk_asd.datasets._load import _read_folders
 from sk_asd.datasets._names import parse_name
 
-_SECONDS = 30  # of a recording in memory at a time
 _FORGET = 24 * 3600  # seconds for which a recording must have been away
 
 
@@ -203,6 +202,8 @@ class Watch:
         """Raise where the header says that the recording is not whole, or does not fit."""
         try:
             info = audio_info(self._root / path)
+        except LyingHeaderError:
+            raise  # it will not become whole
         except (ValueError, OSError) as error:
             raise Unreadable(error) from error
         if info.frames <= 0:
@@ -261,12 +262,10 @@ class Watch:
         """Samples of a recording, part by part."""
         n = 0
         try:
-            with open_audio(self._root / path) as (file, _):
-                frames = file.frames
-                size = _SECONDS * file.samplerate
-                for block in file.blocks(size, dtype="float32", always_2d=True):
-                    n += len(block)
-                    yield block[:, self._args.channel]
+            frames = audio_info(self._root / path).frames
+            for block in audio_blocks(self._root / path):
+                n += len(block)
+                yield block[:, self._args.channel]
         except (ValueError, OSError) as error:
             raise Unreadable(error) from error
         if n < frames:

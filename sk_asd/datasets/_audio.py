@@ -24,8 +24,16 @@ _SIZE_RF64 = re.compile(r"^ds64 .*?^  Data size : (\d+)", re.MULTILINE | re.DOTA
 # Writers that stream do not know the size yet and leave the largest one in the header.
 _STREAMED = 0x7FFFF000
 _ENDLESS = 2**63 - 1  # the same where sizes have 64 bits
-_PLAUSIBLE = 2**24  # values that memory is reserved for without a look
+_BLOCK = 2**20  # values of a file that are decoded at a time
+# Samples a byte of the file that no codec exceeds: silence in flac has less than 5,000. The first
+# bytes of a file that is still being written may promise more.
+_DENSEST = 2**13
+_SMALLEST = 2**13  # bytes
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+class LyingHeaderError(ValueError):
+    """A header that no file of this size, nor a longer one that it begins, can have."""
 
 
 class AudioInfo(NamedTuple):
@@ -130,11 +138,13 @@ def open_audio(path):
         If there is no such file.
     IsADirectoryError
         If `path` is a folder.
+    LyingHeaderError
+        If the header promises more than the file can hold, or says no sample rate.
     ValueError
         If the file cannot be decoded.
     """
     path = os.fspath(path)
-    _check_file(path)
+    size = _size_of(path)
     # soundfile encodes text itself, but not names that are no valid UTF-8.
     name = path if os.name == "nt" else os.fsencode(path)
     try:
@@ -144,28 +154,43 @@ def open_audio(path):
                     f"The sound file {path} was made as a stream: its header does not say how many "
                     f"samples it holds. Encode it once more, from file to file."
                 )
+            _check_header(file, path, size)
             yield file, _missing_frames(file)
     except sf.SoundFileError as error:
         if not os.access(path, os.R_OK):
             raise PermissionError(f"No permission to read the sound file: {path}") from None
         reason = getattr(error, "error_string", str(error)).removeprefix("Error : ").rstrip(".")
-        size = os.path.getsize(path)
         raise ValueError(f"Cannot read the sound file {path} ({size} bytes): {reason}.") from error
 
 
-def _check_file(path):
-    """Raise unless it is a file."""
+def _check_header(file, path, size):
+    """Raise where the header of an open file is absurd, before anything is made of it."""
+    if not 0 <= file.frames <= _DENSEST * max(size, _SMALLEST):
+        raise LyingHeaderError(
+            f"The sound file {path} is damaged: its header promises {file.frames} samples, more "
+            f"than {size} bytes can hold."
+        )
+    if file.samplerate <= 0:
+        raise LyingHeaderError(
+            f"The sound file {path} is damaged: its header says a sample rate of "
+            f"{file.samplerate} Hz."
+        )
+
+
+def _size_of(path):
+    """Size in bytes; raise unless it is a file."""
     try:
-        mode = os.stat(path).st_mode
+        found = os.stat(path)
     except FileNotFoundError:
         raise FileNotFoundError(f"No such sound file: {path}") from None
     except ValueError as error:
         raise ValueError(f"{path!r} is no name of a sound file: {error}.") from None
-    if stat.S_ISDIR(mode):
+    if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(f"Expected a sound file, found a folder: {path}")
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(found.st_mode):
         # Opening a pipe would wait until somebody writes to it.
         raise ValueError(f"Expected a sound file, found a pipe or device: {path}")
+    return found.st_size
 
 
 def audio_info(path):
@@ -190,8 +215,44 @@ def audio_info(path):
         return AudioInfo(file.samplerate, file.frames, file.channels, missing)
 
 
+def audio_blocks(path):
+    """Yield the samples of a sound file, block by block: as many as it holds.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+
+    Yields
+    ------
+    ndarray of shape (n_samples, n_channels), float32
+        Samples, those of integer formats in [-1, 1]. There is one block at least, if an empty one.
+
+    Raises
+    ------
+    OSError, ValueError
+        As :func:`open_audio`. That there are fewer samples than the header promises is not told.
+    """
+    with open_audio(path) as (file, _):
+        yield from _blocks(file, file.frames)
+
+
+def _blocks(file, n_frames):
+    """Yield what comes next in an open file until it ends."""
+    size = max(1, _BLOCK // file.channels)
+    while True:
+        wanted = min(size, n_frames)
+        block = file.read(wanted, dtype="float32", always_2d=True)
+        yield block
+        n_frames -= len(block)
+        if len(block) < wanted or n_frames == 0:
+            return
+
+
 def read_audio(path, *, channel=0, start=0, frames=-1):
     """Read one channel of a sound file.
+
+    Memory is that of the samples that are there, whatever the header promises.
 
     Parameters
     ----------
@@ -201,8 +262,9 @@ def read_audio(path, *, channel=0, start=0, frames=-1):
         The channel, counted from 0.
     start : int, default=0
         First sample to read.
-    frames : int, default=-1
-        Samples to read, fewer where the file ends before; -1 reads to the end.
+    frames : int or callable, default=-1
+        Samples to read, fewer where the file ends before; -1 reads to the end. A callable is given
+        the samples and the sample rate that the header says, returns the number, and may raise.
 
     Returns
     -------
@@ -228,22 +290,36 @@ def read_audio(path, *, channel=0, start=0, frames=-1):
         if not 0 <= start <= file.frames:
             raise ValueError(f"{path} has {file.frames} samples; cannot start at sample {start}.")
         available = file.frames - start
-        expected = available if frames < 0 else min(frames, available)
-        large = expected * file.channels > _PLAUSIBLE
-        if large:
-            file.seek(start + expected - 1)  # raises where the header lies: no memory for that
-        if start or large:
-            file.seek(start)
-        y = file.read(expected, dtype="float32", always_2d=True)
-        missing = max(missing, expected - len(y))
+        if missing == 0:
+            if callable(frames):
+                frames = frames(file.frames, file.samplerate)
+            expected = available if frames < 0 else min(frames, available)
+            if start:
+                file.seek(start)
+            y = _joined(_blocks(file, expected), expected, channel)
+            missing = expected - len(y)
         if missing:
             raise ValueError(
                 f"The sound file {path} is truncated: its header promises {missing} more samples "
                 f"than it holds."
             )
-        # A column of several channels is a view with gaps: copy it, and free the other channels.
-        y = y[:, 0] if y.shape[1] == 1 else y[:, channel].copy()
         return y, file.samplerate
+
+
+def _joined(blocks, n_expected, channel):
+    """One channel of all blocks. Room is made for what has come, not for what is promised."""
+    y, n = np.empty(0, dtype=np.float32), 0
+    for block in blocks:
+        part = block[:, channel]
+        if len(part) == n_expected:
+            # A column of several channels is a view with gaps: copy it, and free the others.
+            return part if block.shape[1] == 1 else part.copy()
+        if n + len(part) > len(y):
+            y.resize(min(n_expected, 2 * (n + len(part))), refcheck=False)
+        y[n : n + len(part)] = part
+        n += len(part)
+    y.resize(n, refcheck=False)
+    return y
 
 
 @contextlib.contextmanager

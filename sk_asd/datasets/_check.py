@@ -10,7 +10,8 @@ import pandas as pd
 from joblib import Parallel, delayed
 from tqdm import tqdm
 
-from sk_asd.datasets._audio import audio_info, open_audio, read_audio
+from sk_asd.datasets._audio import audio_blocks, audio_info, read_audio
+from sk_asd.datasets._samples import LARGEST, as_samples, is_sample
 from sk_asd.utils._containers import check_clip_table
 from sk_asd.utils._sklearn import Interval, validate_params
 
@@ -30,7 +31,9 @@ PROBLEMS = (
 _MIN_RUN = 3  # samples in a row at the rail that make a flat top
 _MIN_PEAK = 0.05  # quieter clips have flat tops by quantisation
 _NEAR = 0.01  # the band below the rail, as a part of it
-_BLOCK = 2**22  # values of a file that are in memory at a time
+_BLOCK = 2**22  # values of a file that is not decoded twice
+_GRID = 2.0**31  # steps of the finest integer format
+_BELOW = 0.1  # of the loudest clip of the machine
 
 
 class _Clip(NamedTuple):
@@ -41,6 +44,9 @@ class _Clip(NamedTuple):
     n_channels: int | None = None
     n_samples: int | None = None
     digest: bytes | None = None
+    rms: float | None = None
+    peak: float | None = None
+    counts: bool | None = None  # samples are those of an integer format
 
 
 @validate_params(
@@ -73,6 +79,7 @@ def check_clips(
     silence_db : float, default=-80.0
         A clip is silent if its RMS, without the mean, is at most this, in dB of full scale. The
         noise of 16-bit quantisation alone has −101 dB, a quiet but live microphone more than −70.
+        See Notes.
     clip_fraction : float, default=1e-3
         A clip is clipped if more than this fraction of its samples lies in flat tops. See Notes.
     verbose : bool, default=False
@@ -88,7 +95,7 @@ def check_clips(
         - "truncated": the header promises more samples than there are.
         - "sample_rate": other than `sr`, or than most clips have.
         - "channels", "length": other than most clips of the machine have.
-        - "nan": samples are NaN or infinite.
+        - "nan": samples are NaN, infinite, or beyond 1e10 and so no sound in any unit.
         - "silent", "clipped": see `silence_db` and `clip_fraction`.
         - "duplicate_label": the same samples as a clip with another label, or once in the training
           and once in the test split.
@@ -108,6 +115,10 @@ def check_clips(
     clips, nor do those below which the values crowd, as they do in a pure tone: at least half as
     many samples must lie at the extreme as in the 1 % below it.
 
+    Full scale is 1, or the largest sample of the machine where that is more: recordings may be in
+    any unit. Where samples are no multiples of the steps of an integer format, nothing says what
+    full scale is, and a clip is silent only if it is also 20 dB below the loudest of its machine.
+
     Duplicates are found by a hash of the decoded samples, not of the files: wav and flac of one
     recording are equal. Silent clips are not compared.
 
@@ -123,11 +134,11 @@ def check_clips(
     """
     check_clip_table(clips)
     names = _names(clips)
-    sounds = clips["audio" if "audio" in clips.columns else "path"]
+    column = "audio" if "audio" in clips.columns else "path"
     rates = clips["sr"] if "sr" in clips.columns else [None] * len(clips)
     jobs = (
-        delayed(_examine)(sound, rate, silence_db, clip_fraction)
-        for sound, rate in zip(sounds, rates)
+        delayed(_examine)(column, sound, rate, clip_fraction)
+        for sound, rate in zip(clips[column], rates)
     )
     seen = Parallel(
         n_jobs=-1 if n_jobs is None else n_jobs, prefer="threads", return_as="generator"
@@ -137,6 +148,7 @@ def check_clips(
     machines = clips["machine"].tolist() if "machine" in clips.columns else [None] * len(clips)
     machines = [None if pd.isna(machine) else machine for machine in machines]
     findings = [list(clip.findings) for clip in seen]
+    _compare_levels(seen, machines, silence_db, findings)
     _compare_rates(seen, sr, findings)
     _compare_within_machines(seen, machines, findings)
     _compare_samples(clips, seen, names, findings)
@@ -155,15 +167,23 @@ def _names(clips):
     return [f"clip {i}" if pd.isna(p) else str(p) for i, p in zip(clips.index, paths)]
 
 
-def _examine(sound, sr, silence_db, clip_fraction):
+def _rate(sr):
+    """Sample rate of a cell, None where it is missing."""
+    if pd.isna(sr):
+        return None
+    if not 0 < float(sr) < np.inf:
+        raise ValueError(f"sample rate {sr}, expected a positive number")
+    return int(sr)
+
+
+def _examine(column, sound, sr, clip_fraction):
     """Read one clip and look at it alone."""
-    if isinstance(sound, np.ndarray | list | tuple):
-        y = np.asarray(sound)
-        sr = None if pd.isna(sr) else int(sr)
-        if y.ndim != 1 or y.dtype.kind not in "fiu":
-            detail = f"expected a 1-D array of numbers, found shape {y.shape}, dtype {y.dtype}"
-            return _Clip([("unreadable", detail)])
-        blocks = [y.astype(np.float32, copy=False)[:, None]]
+    if column == "audio":
+        try:
+            sr = _rate(sr)
+            blocks = [as_samples(sound, "the clip")[:, None]]
+        except (ValueError, TypeError) as error:
+            return _Clip([("unreadable", str(error))])
         seen = _Summary(blocks)
     else:
         try:
@@ -180,17 +200,22 @@ def _examine(sound, sr, silence_db, clip_fraction):
         return clip._replace(n_samples=None)
     size = seen.n_samples * seen.n_channels
     if seen.n_bad:
-        clip.findings.append(("nan", f"{seen.n_bad} of {size} samples are NaN or infinite"))
+        wrong = f"NaN, infinite or beyond {LARGEST:.0e}"
+        clip.findings.append(("nan", f"{seen.n_bad} of {size} samples are {wrong}"))
         return clip
-    level = 20 * np.log10(max(seen.rms, 1e-30))
-    if level <= silence_db:
-        shown = f"RMS {level:.1f} dB of full scale" if seen.rms > 1e-30 else "all samples are equal"
-        clip.findings.append(("silent", shown))
+    if np.array_equal(seen.highest, seen.lowest):
+        clip.findings.append(("silent", "all samples are equal"))
         return clip
     flat = max(_flat_fractions(blocks, seen))
     if flat > clip_fraction:
         clip.findings.append(("clipped", f"{flat:.2%} of the samples are in flat tops"))
-    return clip._replace(digest=seen.digest)
+    start = next(iter(blocks))
+    return clip._replace(
+        digest=seen.digest,
+        rms=seen.rms,
+        peak=max(seen.highest.max(), -seen.lowest.min()),
+        counts=bool(np.all(start * _GRID == np.rint(start * _GRID))),
+    )
 
 
 def _decode(path):
@@ -225,19 +250,13 @@ def _decode(path):
 
 
 class _Blocks:
-    """Samples of all channels of a file, piece by piece; at least one piece."""
+    """Samples of all channels of a file, piece by piece, as often as they are asked for."""
 
     def __init__(self, path):
         self._path = path
 
     def __iter__(self):
-        with open_audio(self._path) as (file, _):
-            n = max(1, _BLOCK // file.channels)
-            full = True
-            while full:
-                y = file.read(n, dtype="float32", always_2d=True)
-                full = len(y) == n
-                yield y
+        return audio_blocks(self._path)
 
 
 class _Summary:
@@ -249,7 +268,7 @@ class _Summary:
         digest, mean, squares = hashlib.blake2b(digest_size=16), 0.0, 0.0
         for y in blocks:
             n, self.n_channels = y.shape
-            self.n_bad += y.size - np.count_nonzero(np.isfinite(y))
+            self.n_bad += y.size - np.count_nonzero(is_sample(y))
             self.n_samples += n
             if self.n_bad or n == 0:
                 continue
@@ -305,6 +324,22 @@ def _flat_fractions(blocks, seen):
         if n_at >= n_near / 2:
             fractions[channel] += n_flat / seen.n_samples
     return fractions
+
+
+def _compare_levels(seen, machines, silence_db, findings):
+    """Report silent clips, by the full scale and the loudest clip of their machine."""
+    full, loudest = {}, {}
+    for clip, machine in zip(seen, machines):
+        if clip.rms is not None:
+            full[machine] = max(full.get(machine, 1.0), clip.peak)
+            loudest[machine] = max(loudest.get(machine, 0.0), clip.rms)
+    for i, (clip, machine) in enumerate(zip(seen, machines)):
+        if clip.rms is None:
+            continue
+        level = 20 * np.log10(max(clip.rms, 1e-30) / full[machine])
+        if level <= silence_db and (clip.counts or clip.rms <= _BELOW * loudest[machine]):
+            findings[i].append(("silent", f"RMS {level:.1f} dB of full scale"))
+            seen[i] = clip._replace(digest=None)  # silence is like silence
 
 
 def _compare_rates(seen, sr, findings):

@@ -18,6 +18,7 @@ from skorch.history import History
 from torch import nn
 
 from sk_asd.datasets._audio import read_audio
+from sk_asd.datasets._samples import check_range
 from sk_asd.embedders._wav2vec_training import (
     Checkpoint,
     Contrast,
@@ -141,6 +142,11 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         Samples of a clip, for `transform`.
     n_frames_ : int
         Frames of a clip.
+    peak_ : float
+        Largest magnitude of the samples of up to 16 clips that `fit` was given.
+    quiet_ : float
+        Level that 95 % of the tenths of a second of these clips exceed: standard deviation, in
+        their unit; 0 if nothing was heard.
     n_features_in_ : int
         Samples of a clip, or the width of the array seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -420,9 +426,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
                 wave, _ = read_audio(name, channel=self.channel, start=start, frames=length)
             else:
                 wave = self._resampled(*source.read(row), name)[start : start + length]
-            wave = wave.astype(np.float32, copy=False)
-            if not np.isfinite(wave).all():
-                raise ValueError(f"{name}: the clip contains NaN, infinity or too large values.")
+            check_range(wave, name)
             return wave
 
         order = np.random.default_rng((seed, 3)).permutation(len(source))

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from sk_asd.datasets._audio import read_audio
+from sk_asd.datasets._samples import as_samples
 from sk_asd.ensemble._groups import labels_of, rows_by_group, strata_of
 from sk_asd.ensemble._perturbations import PERTURBATIONS, perturb
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
@@ -131,7 +132,9 @@ def perturbed(X, by, rng):
     ways = rng.permutation(np.resize(np.arange(len(PERTURBATIONS)), len(X)))
     rates = None
     if "audio" in X.columns:
-        waves = X["audio"]
+        waves = [
+            as_samples(wave, f"Row {row}, column 'audio'") for row, wave in enumerate(X["audio"])
+        ]
     else:
         waves, rates = zip(*map(read_audio, X["path"]))
     audio = np.empty(len(X), dtype=object)

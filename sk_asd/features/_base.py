@@ -22,13 +22,21 @@ from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import ThreadpoolController
 
-from sk_asd.datasets._audio import audio_info, read_audio
+from sk_asd.datasets._audio import audio_blocks, audio_info, read_audio
+from sk_asd.datasets._samples import as_samples, check_range, is_sample
 from sk_asd.features._cache import FeatureFile
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import check_clip_table, is_clip_table, plain, wrap
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 
 _BLOCK_BYTES = 8 * 2**20  # features that a thread works on before it hands them over
+_N_HEARD = 16  # clips whose loudness `fit` learns
+_MOST_HEARD = 2**20  # samples of each
+_BLOCK_SECONDS = 0.1
+_QUIET = 0.05  # a quantile of their levels
+_AHEAD = 4096  # samples more at the rate `sr`, and soxr gives the same bits as from the whole clip
+_LEAST_AHEAD = 256  # as many of the clip
+_LONG = 2**24  # samples of a clip that is longer than most
 
 
 class _Files:
@@ -47,11 +55,13 @@ class _Files:
             raise ValueError(f"Row {row}, column 'path': expected a file name, found {path!r}.")
         return os.fspath(path)
 
-    def read(self, row):
-        return read_audio(self.name(row), channel=self.channel)
+    def read(self, row, needed=-1):
+        return read_audio(self.name(row), channel=self.channel, frames=needed)
 
     def length(self, row):
         info = audio_info(self.name(row))
+        if info.frames > _LONG:  # sizes follow from it: do not take the header's word
+            return sum(map(len, audio_blocks(self.name(row)))), info.sr
         return info.frames, info.sr
 
     def identity(self, row):
@@ -75,7 +85,10 @@ class _Arrays:
     def from_table(cls, X, estimator):
         rates = np.full(len(X), float(estimator.sr))
         if "sr" in X.columns:
-            known = pd.to_numeric(X["sr"]).to_numpy(dtype=float, na_value=np.nan)
+            try:
+                known = pd.to_numeric(X["sr"]).to_numpy(dtype=float, na_value=np.nan)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"Column 'sr': expected sample rates in Hz: {error}") from None
             rates = np.where(np.isnan(known), rates, known)
         return cls(X["audio"].tolist(), rates, ", column 'audio'")
 
@@ -85,14 +98,10 @@ class _Arrays:
     def name(self, row):
         return f"Row {row}{self.column}"
 
-    def read(self, row):
-        wave = np.asarray(self.waves[row])
-        if wave.ndim != 1 or wave.dtype.kind not in "fiu":
-            raise ValueError(
-                f"{self.name(row)}: expected a 1-D array of numbers, found shape {wave.shape} and "
-                f"dtype {wave.dtype}."
-            )
-        return wave, self.rates[row]
+    def read(self, row, needed=-1):
+        wave, sr = as_samples(self.waves[row], self.name(row)), self.rates[row]
+        n = needed(len(wave), sr) if callable(needed) else needed
+        return (wave if n < 0 else wave[:n]), sr
 
     def length(self, row):
         wave, sr = self.read(row)
@@ -101,7 +110,16 @@ class _Arrays:
     def identity(self, row):
         wave, sr = self.read(row)
         digest = hashlib.blake2b(np.ascontiguousarray(wave), digest_size=16).hexdigest()
-        return digest, wave.dtype.str, len(wave), float(sr)
+        return digest, len(wave), float(sr)
+
+
+def _of_one_type(X):
+    """A DataFrame of waveforms in NumPy's types; integers do not become float with others."""
+    X = X.astype({c: t.numpy_dtype for c, t in X.dtypes.items() if hasattr(t, "numpy_dtype")})
+    types = sorted({str(t) for t in X.dtypes})
+    if len(types) > 1 and any(t.kind != "f" for t in X.dtypes):
+        raise TypeError(f"X: expected samples of one type, found columns of {', '.join(types)}.")
+    return X
 
 
 class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
@@ -127,7 +145,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         "cache_dir": [str, os.PathLike, None],
         "n_jobs": [Integral, None],
     }
-    _state = ("n_samples_",)
+    _state = ("n_samples_", "peak_", "quiet_")
 
     @abstractmethod
     def _setup(self, origin):
@@ -147,12 +165,13 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
-        """Record the length of a clip and prepare windows and filters; no features are computed.
+        """Record length and loudness of clips, prepare windows and filters; compute no features.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, or waveforms at the rate `sr`. Of a table the first clip alone is looked at.
+            Clip table, or waveforms at the rate `sr`. The first clip says how long clips are, and
+            16 of them, evenly spaced, how loud.
         y : Ignored
             Not used, present by convention.
 
@@ -172,6 +191,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             self.n_features_in_ = self.n_samples_
             vars(self).pop("feature_names_in_", None)
         self._setup(origin)
+        self.peak_, self.quiet_ = self._hear(source)
         return self
 
     def transform(self, X):
@@ -217,13 +237,16 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             return _Arrays.from_table(X, self) if "audio" in X.columns else _Files(X, self)
         if isinstance(X, pd.DataFrame) and not all(map(pd.api.types.is_numeric_dtype, X.dtypes)):
             check_clip_table(X)  # raises: text without the column 'path' is a table gone wrong
-        waves = plain(X)
+        waves = _of_one_type(X) if isinstance(X, pd.DataFrame) else plain(X)
         # Every waveform is checked when it is used; here a scan of all would be a second pass.
-        checks = {"dtype": [np.float32, np.float64], "ensure_all_finite": reset}
+        checks = {"dtype": None, "ensure_all_finite": reset}
         if reset or self.on_length == "error":
             waves = validate_data(self, waves, reset=reset, **checks)
         else:
             waves = check_array(waves, estimator=self, input_name="X", **checks)
+        if waves.dtype == object:
+            waves = as_samples(waves, "X", ndim=2)
+        as_samples(waves[:1], "X", ndim=2)  # raises where the type is that of no samples
         return _Arrays(waves, np.full(len(waves), float(self.sr)))
 
     def _length_of_first(self, source):
@@ -234,6 +257,27 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             raise ValueError(f"{source.name(0)}: the clip has no samples.")
         return length
 
+    def _hear(self, source):
+        """Largest magnitude, and level that 95 % of the tenths of a second exceed, of some clips.
+
+        Alike samples tell nothing of the level. What cannot be read is for `transform` to tell.
+        """
+        peak, levels = 0.0, []
+        for row in np.unique(np.linspace(0, len(source) - 1, _N_HEARD).astype(int)):
+            try:
+                wave, sr = source.read(row, _MOST_HEARD)
+            except (OSError, ValueError, TypeError):
+                continue
+            wave = wave[is_sample(wave)]
+            if len(wave) == 0:
+                continue
+            peak = max(peak, float(np.abs(wave).max()))
+            n = max(1, int(min(len(wave), _BLOCK_SECONDS * sr)))
+            blocks = wave[: len(wave) // n * n].reshape(-1, n)
+            levels.extend(np.std(blocks, axis=1, dtype=np.float64))
+        levels = [level for level in levels if level > 0]
+        return peak, float(np.quantile(levels, _QUIET)) if levels else 0.0
+
     def _resampled(self, wave, sr, name):
         if sr == self.sr:
             return wave
@@ -242,33 +286,55 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
                 f"{name}: sample rate {sr:.10g} Hz, expected sr={self.sr} Hz; set `sr` to that of "
                 "the clips, or on_rate='resample'."
             )
-        if not sr > 0:
+        if not 0 < sr < math.inf:
             raise ValueError(f"{name}: sample rate {sr:g} Hz, expected a positive number.")
-        return soxr.resample(wave.astype(np.float32, copy=False), sr, self.sr, quality="HQ")
+        n = len(wave) * self.sr / sr
+        if n > max(_LONG, 64 * len(wave)):
+            raise ValueError(
+                f"{name}: at a sample rate of {sr:.10g} Hz its {len(wave)} samples would be "
+                f"{n:.3g} at sr={self.sr} Hz; the rate cannot be right."
+            )
+        return soxr.resample(wave, sr, self.sr, quality="HQ")
+
+    def _needed(self, name):
+        """Function that says how much of a clip of so many samples at a rate is to be read."""
+
+        def needed(length, sr):
+            if not 0 < sr < math.inf or (sr != self.sr and self.on_rate == "error"):
+                self._resampled(np.empty(0, np.float32), sr, name)  # raises
+            if self.on_length == "error":
+                # Rounding is for the real length to tell.
+                if length and abs((n := length * self.sr / sr) - self.n_samples_) > 1:
+                    raise self._wrong_length(name, round(n))
+                return -1
+            if sr == self.sr:
+                return self.n_samples_
+            ratio = sr / self.sr
+            return math.ceil(self.n_samples_ * ratio + max(_LEAST_AHEAD, _AHEAD * ratio))
+
+        return needed
+
+    def _wrong_length(self, name, length):
+        expected = self.n_samples_
+        return ValueError(
+            f"{name}: the clip has {length} samples ({length / self.sr:.4g} s at {self.sr} Hz), "
+            f"expected {expected} ({expected / self.sr:.4g} s); found with "
+            f"on_length={self.on_length!r}, see the parameters `duration` and `on_length`."
+        )
 
     def _load(self, source, row):
         """Read one waveform, as float32 at the rate `sr` and of the length ``n_samples_``."""
-        wave = self._resampled(*source.read(row), source.name(row))
-        with np.errstate(over="ignore"):
-            wave = wave.astype(np.float32, copy=False)
-            # The sum tells in one pass, unless it overflows itself.
-            finite = np.isfinite(wave.sum()) or np.isfinite(wave).all()
-        if not finite:
-            raise ValueError(
-                f"{source.name(row)}: the clip contains NaN, infinity or a value too large for "
-                "float32."
-            )
+        name = source.name(row)
+        wave, sr = source.read(row, self._needed(name))
+        check_range(wave, name)
+        wave = self._resampled(wave, sr, name)
         length, expected = len(wave), self.n_samples_
         if length == 0:
-            raise ValueError(f"{source.name(row)}: the clip has no samples.")
+            raise ValueError(f"{name}: the clip has no samples.")
         if length == expected:
             return wave
         if self.on_length == "error" or (self.on_length == "crop" and length < expected):
-            raise ValueError(
-                f"{source.name(row)}: the clip has {length} samples ({length / self.sr:.4g} s at "
-                f"{self.sr} Hz), expected {expected} ({expected / self.sr:.4g} s); found with "
-                f"on_length={self.on_length!r}, see the parameters `duration` and `on_length`."
-            )
+            raise self._wrong_length(name, length)
         if length > expected:
             return wave[:expected]
         if self.on_length == "tile":

@@ -148,6 +148,11 @@ class Wav2Vec(WaveformNetwork):
         Samples of a clip.
     n_frames_ : int
         Frames of a clip.
+    peak_ : float
+        Largest magnitude of the samples of up to 16 clips that `fit` was given.
+    quiet_ : float
+        Level that 95 % of the tenths of a second of these clips exceed: standard deviation, in
+        their unit; 0 if nothing was heard.
     n_features_in_ : int
         Samples of a clip, or the width of the array seen in `fit`.
     feature_names_in_ : ndarray of shape (n_features,)

@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.utils import check_consistent_length
 
 from sk_asd.datasets._audio import read_audio
+from sk_asd.datasets._samples import as_samples
 from sk_asd.inspection._anomaly_map import AnomalyMapDisplay
 from sk_asd.inspection._contribution import ContributionDisplay
 from sk_asd.inspection._maps import anomaly_map
@@ -167,7 +168,8 @@ def _sound(clip, channel):
     """Samples and sample rate of the only clip, of the channel that the system hears."""
     if "audio" in clip.columns:
         sr = _value(clip, "sr")
-        return np.asarray(clip["audio"].iloc[0]), 16000 if sr is None else int(sr)
+        samples = as_samples(clip["audio"].iloc[0], f"{name_of(clip)}, column 'audio'")
+        return samples, 16000 if sr is None else int(sr)
     return read_audio(clip["path"].iloc[0], channel=channel)
 
 

@@ -1,23 +1,24 @@
 """What can be wrong with the microphone, or the line from it."""
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from sk_asd.datasets._samples import is_sample
 
 FINE, GAP, DEAD, CLIPPING, SILENCE = "fine", "gap", "dead", "clipping", "silence"
 CONDITIONS = (GAP, SILENCE, CLIPPING, DEAD)
-_MOST_CLIPPED = 2  # samples at full scale that may be chance
+_MOST_CLIPPED = 2  # samples at full scale, or in a row at the extreme, that may be chance
 
 
-def conditions(blocks, *, silence, clipping, whole=True):
+def conditions(blocks, limits, *, whole=True):
     """Condition of every block.
 
     Parameters
     ----------
     blocks : ndarray of shape (n_blocks, n_samples), float32
         Samples.
-    silence : float or None
-        Largest root mean square of silence, without the mean.
-    clipping : float or None
-        Least absolute value of a clipped sample.
+    limits : Limits
+        What counts as silence and as clipping.
     whole : bool, default=True
         False for the rest of a stream, which is too short to tell silence.
 
@@ -26,8 +27,9 @@ def conditions(blocks, *, silence, clipping, whole=True):
     list of str
         One of `CONDITIONS`, or "fine".
     """
+    silence = limits.silence
     low, high = blocks.min(axis=1), blocks.max(axis=1)
-    gap = ~(np.isfinite(low) & np.isfinite(high))
+    gap = ~(is_sample(low) & is_sample(high))
     low[gap], high[gap] = np.nan, np.nan
     result = np.full(len(blocks), FINE, dtype=object)
     if silence is not None and whole:
@@ -35,11 +37,29 @@ def conditions(blocks, *, silence, clipping, whole=True):
         # in the middle: louder blocks need no second pass.
         quiet = np.flatnonzero(high - low <= silence * np.sqrt(2 * blocks.shape[1]))
         result[quiet[np.std(blocks[quiet], axis=1, dtype=np.float64) < silence]] = SILENCE
-    if clipping is not None:
-        loud = np.flatnonzero(np.maximum(high, -low) >= clipping)
-        clipped = np.count_nonzero(np.abs(blocks[loud]) >= clipping, axis=1) > _MOST_CLIPPED
-        result[loud[clipped]] = CLIPPING
+    if limits.clipping is not None:
+        extreme = np.maximum(high, -low)
+        loud = np.flatnonzero(extreme >= limits.clipping)
+        result[loud[_clipped(blocks[loud], extreme[loud], limits)]] = CLIPPING
     if whole:
         result[low == high] = DEAD
     result[gap] = GAP
     return result.tolist()
+
+
+def _clipped(blocks, extreme, limits):
+    """Which of the blocks that reach the limit of clipping stay there."""
+    at_level = np.abs(blocks) >= limits.clipping
+    clipped = np.count_nonzero(at_level, axis=1) > _MOST_CLIPPED
+    beyond = np.flatnonzero(extreme > limits.full_scale)
+    clipped[beyond] = _have_flat_tops(blocks[beyond], extreme[beyond])
+    return clipped
+
+
+def _have_flat_tops(blocks, extreme):
+    """Which of the blocks stay at their extreme, to the last bit, for some samples in a row."""
+    n = _MOST_CLIPPED + 1
+    if blocks.shape[1] < n:
+        return np.zeros(len(blocks), dtype=bool)
+    at_extreme = np.abs(blocks) == extreme[:, np.newaxis]
+    return sliding_window_view(at_extreme, n, axis=1).all(axis=2).any(axis=1)

@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
+from sk_asd.datasets._samples import as_samples
 from sk_asd.decisions._parts import last_step, threshold_of
 from sk_asd.ensemble._members import scores_of
 from sk_asd.utils._containers import plain
-from sk_asd.utils._sklearn import HasMethods, Interval, validate_params
+from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
 from sk_asd.watching._alarm import Alarm
 from sk_asd.watching._conditions import FINE, conditions
 from sk_asd.watching._drift import DriftMonitor
+from sk_asd.watching._limits import limits_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,14 @@ class StreamingScorer:
     resolution : float, default=0.1
         Seconds of the blocks that are looked at for faults of the line. One that is shorter than
         two blocks may not be seen.
-    silence : float, default=-80.0
-        A block whose level (root mean square without the mean, in dB of full scale) is below this
-        is silent; None: no block is.
-    clipping : float, default=0.999
+    silence : "auto", float or None, default="auto"
+        A block whose level (root mean square without the mean, in dB of an amplitude of 1) is below
+        this is silent; None: no block is. "auto" is -80 dB of full scale, or less: 20 dB below the
+        quiet parts of the clips that `pipeline` was fitted to. See Notes.
+    clipping : "auto", float or None, default="auto"
         A block with more than two samples of at least this magnitude is clipped; None: no block is.
+        "auto" is 0.999 where the clips that `pipeline` was fitted to stay within [-1, 1]. See
+        Notes.
 
     Attributes
     ----------
@@ -108,10 +113,18 @@ class StreamingScorer:
 
     Notes
     -----
-    A block in which a sample is NaN or infinite is a **gap**; one in which all samples are the same
-    comes from a **dead** microphone or converter, whatever the value; else it may be **clipping**
-    or **silence**. A window is scored when no such block, nor a block beside it, is in it, and
-    as soon as that is known: one to two blocks after the end of the window.
+    A block in which a sample is NaN, infinite or beyond 1e10 is a **gap**; one in which all samples
+    are the same comes from a **dead** microphone or converter, whatever the value; else it may be
+    **clipping** or **silence**. A window is scored when no such block, nor a block beside it, is in
+    it, and as soon as that is known: one to two blocks after the end of the window.
+
+    Full scale is 1 for integers, and for float samples as sound cards give them. Recordings in
+    physical units, such as pascal or g, have none that is known: what counts is how loud the clips
+    were that the feature extractors of `pipeline` were fitted to (their ``peak_`` and ``quiet_``).
+    A block that goes beyond 1, or whatever the block where these clips do, is clipped if three
+    samples in a row are its largest, bit for bit, and at least as large as ``peak_``: a loud
+    machine exceeds all of training, a clipped signal also stays there. Full scale is then ``peak_``
+    for silence.
 
     Blocks and windows are counted from the start, or the last :meth:`finish`: events are the
     same however the stream is cut into chunks. Every window is scored on its own. Its score is,
@@ -160,8 +173,8 @@ class StreamingScorer:
             "labels": [dict, None],
             "drift": [DriftMonitor, None],
             "resolution": [Interval(Real, 0, None, closed="neither")],
-            "silence": [Interval(Real, None, None, closed="neither"), None],
-            "clipping": [Interval(Real, 0, None, closed="neither"), None],
+            "silence": [StrOptions({"auto"}), Interval(Real, None, None, closed="neither"), None],
+            "clipping": [StrOptions({"auto"}), Interval(Real, 0, None, closed="neither"), None],
         },
         prefer_skip_nested_validation=True,
     )
@@ -180,8 +193,8 @@ class StreamingScorer:
         labels=None,
         drift=None,
         resolution=0.1,
-        silence=-80.0,
-        clipping=0.999,
+        silence="auto",
+        clipping="auto",
     ):
         check_is_fitted(pipeline)
         integers = all(isinstance(number, Integral) for number in k_of_n)
@@ -202,10 +215,7 @@ class StreamingScorer:
             if n < 1:
                 raise ValueError(f"{name}={seconds} s is less than a sample at sr={sr} Hz.")
         self._labels = {"sr": sr, "machine": machine, "section": section, **(labels or {})}
-        self._limits = {
-            "silence": None if silence is None else 10 ** (silence / 20),
-            "clipping": clipping,
-        }
+        self._limits = limits_of(pipeline, silence, clipping)
         self._alarm = Alarm(*k_of_n, hysteresis)
         self.position = 0
         self._clock = None  # a position, and the time given for it
@@ -231,7 +241,8 @@ class StreamingScorer:
         Parameters
         ----------
         chunk : array-like of shape (n_samples,)
-            Any number of samples: float in [-1, 1], where NaN is a missing sample, or int16 or
+            Any number of samples: float, where NaN is a missing sample, or int8, int16, int32 or
+            uint8, which are scaled as those of sound files are. 24 bits are the upper ones of
             int32.
         time : float, default=None
             Time of the first sample in seconds on any clock, such as ``time.time()``; events then
@@ -246,12 +257,13 @@ class StreamingScorer:
         Raises
         ------
         TypeError
-            If samples are not float, int16 or int32.
+            If samples are of another type.
         ValueError
             If the chunk is not one-dimensional, `time` is not finite or behind the samples so far,
             or `pipeline` cannot score a window.
         """
-        samples = _as_float(chunk)
+        samples = np.asarray(chunk)
+        samples = as_samples(samples if samples.size else samples.astype(float), "The chunk")
         events = [] if time is None else self._set_clock(float(time))
         capacity = len(self._samples) - self._window - 3 * self._block
         for start in range(0, len(samples), capacity):
@@ -301,7 +313,7 @@ class StreamingScorer:
         events = []
         if self.position > self._judged:
             rest = self._samples[self._judged - self._kept : self.position - self._kept]
-            (condition,) = conditions(rest[np.newaxis], **self._limits, whole=False)
+            (condition,) = conditions(rest[np.newaxis], self._limits, whole=False)
             self._block_is(condition, self.position, events)
         self._score_windows(self.position, events)
         self._change(FINE, self.position, events)
@@ -379,7 +391,7 @@ class StreamingScorer:
         n = (self.position - self._judged) // self._block
         start = self._judged - self._kept
         blocks = self._samples[start : start + n * self._block].reshape(n, self._block)
-        for condition in conditions(blocks, **self._limits):
+        for condition in conditions(blocks, self._limits):
             self._block_is(condition, self._judged + self._block, events)
             self._score_windows(self._judged - self._block, events)
 
@@ -452,20 +464,3 @@ class StreamingScorer:
             self._compared_from = None
             if report.drifted:
                 events.append(StreamEvent("drift", *times, p_value=report.p_value, due=report.due))
-
-
-def _as_float(chunk):
-    """Samples as float32 in [-1, 1]."""
-    samples = np.asarray(chunk)
-    if samples.ndim != 1:
-        raise ValueError(
-            f"A chunk must have one dimension, found shape {samples.shape}: choose a channel."
-        )
-    if samples.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return samples.astype(np.float32, copy=False)
-    if samples.dtype in (np.int16, np.int32):
-        return samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    if samples.size == 0:
-        return samples.astype(np.float32)
-    raise TypeError(f"Samples must be float, int16 or int32, found {samples.dtype}.")

@@ -186,6 +186,39 @@ def test_recording_without_samples(watch, fan, tmp_path):
     assert line["message"] == "The sound file empty.wav holds no samples."
 
 
+def test_a_header_that_lies_is_named_at_once(watch, fan, tmp_path):
+    """It does not become whole; the others are scored."""
+    record(tmp_path / "a.wav")
+    sf.write(tmp_path / "bad.mp3", hum(3, 0), 8000)
+    content = bytearray((tmp_path / "bad.mp3").read_bytes())
+    at = max(content.find(b"Xing"), content.find(b"Info"))
+    content[at + 8 : at + 12] = b"\xff" * 4
+    (tmp_path / "bad.mp3").write_bytes(content)
+    record(tmp_path / "c.wav")
+    lines = watch(tmp_path, "--model", fan, "--give-up", "1000", *QUICK)
+    assert [line["path"] for line in of_type(lines, "score")] == ["a.wav"] * 3 + ["c.wav"] * 3
+    (line,) = of_type(lines, "error")
+    assert line["path"] == "bad.mp3"
+    assert "its header promises" in line["message"]
+
+
+def test_limits_of_silence_and_clipping(watch, fan, tmp_path):
+    write_audio(tmp_path / "a.wav", 20 * hum(3, 0), SR, subtype="FLOAT")  # beyond full scale
+    for options, expected in (
+        ((), "score"),
+        (("--clipping", "1.5"), "clipping"),
+        (("--silence", "20"), "silence"),
+        (("--silence", "none", "--clipping", "none"), "score"),
+    ):
+        lines = watch(tmp_path, "--model", fan, *options, *QUICK)
+        assert {line["type"] for line in of_type(lines, "score", "clipping", "silence")} == {
+            expected
+        }
+    for options in (("--clipping", "0"), ("--clipping", "loud"), ("--silence", "nan")):
+        with pytest.raises(SystemExit):
+            watch(tmp_path, "--model", fan, *options, *QUICK)
+
+
 def test_recordings_that_do_not_fit(watch, model, tmp_path):
     write_audio(tmp_path / "fan" / "rate.wav", hum(3, 0), 4000)
     record(tmp_path / "fan" / "short.wav", 0.5)

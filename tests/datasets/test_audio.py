@@ -6,7 +6,14 @@ import pytest
 import soundfile as sf
 from numpy.testing import assert_allclose
 
-from sk_asd.datasets._audio import audio_info, audio_suffixes, read_audio, write_audio
+from sk_asd.datasets._audio import (
+    LyingHeaderError,
+    audio_blocks,
+    audio_info,
+    audio_suffixes,
+    read_audio,
+    write_audio,
+)
 
 
 @pytest.fixture
@@ -197,3 +204,122 @@ def test_written_file_has_the_usual_permissions(tmp_path, noise):
 def test_unknown_suffix(tmp_path, noise):
     with pytest.raises(ValueError, match=r"'\.xyz' is no suffix of a sound format"):
         write_audio(tmp_path / "clip.xyz", noise, 16000)
+
+
+def forged(path, at, value):
+    """Overwrite a part of a file."""
+    content = bytearray(path.read_bytes())
+    content[at : at + len(value)] = value
+    path.write_bytes(content)
+
+
+def flac_that_says(path, n_samples):
+    content = path.read_bytes()
+    fields = int.from_bytes(content[18:26], "big") >> 36 << 36 | n_samples
+    forged(path, 18, fields.to_bytes(8, "big"))
+
+
+class TestHeadersThatLie:
+    """They cost neither time nor memory, and the file is named."""
+
+    @pytest.fixture
+    def blocks(self, monkeypatch):
+        """Sizes of what is asked of the decoder."""
+        sizes = []
+        read = sf.SoundFile.read
+
+        def noted(self, frames=-1, **params):
+            sizes.append(frames * self.channels)
+            return read(self, frames, **params)
+
+        monkeypatch.setattr(sf.SoundFile, "read", noted)
+        return sizes
+
+    def test_more_than_the_file_can_hold(self, tmp_path, noise, blocks):
+        path = tmp_path / "lie.flac"
+        write_audio(path, noise, 16000)
+        flac_that_says(path, 2**36 - 1)
+        for read in (audio_info, read_audio, lambda path: list(audio_blocks(path))):
+            with pytest.raises(LyingHeaderError, match=r"lie\.flac is damaged: .* 68719476735"):
+                read(path)
+        assert blocks == []
+
+    def test_a_moderate_lie(self, tmp_path, noise, blocks):
+        path = tmp_path / "lie.flac"
+        write_audio(path, noise, 16000)
+        flac_that_says(path, 60_000_000)
+        assert audio_info(path).frames == 60_000_000
+        with pytest.raises(ValueError, match=r"lie\.flac"):
+            read_audio(path)
+        assert len(blocks) == 1
+        assert max(blocks) <= 2**20
+
+    def test_mp3(self, tmp_path, noise):
+        path = tmp_path / "lie.mp3"
+        sf.write(path, np.tile(noise, 10), 16000)
+        content = path.read_bytes()
+        at = max(content.find(b"Xing"), content.find(b"Info"))
+        assert at > 0
+        forged(path, at + 8, b"\xff" * 4)
+        with pytest.raises(LyingHeaderError, match=r"lie\.mp3 is damaged: its header promises"):
+            audio_info(path)
+        forged(path, at + 8, (2000).to_bytes(4, "big"))
+        with pytest.raises(ValueError, match=r"lie\.mp3 is truncated"):
+            read_audio(path)
+
+    @pytest.mark.parametrize("rate", [0, 2**31, 2**32 - 1])
+    def test_rates_of_wav(self, tmp_path, noise, rate):
+        path = tmp_path / "rate.wav"
+        write_audio(path, noise, 16000)
+        forged(path, 24, rate.to_bytes(4, "little"))
+        with pytest.raises(ValueError, match=r"rate\.wav"):
+            audio_info(path)
+
+    def test_many_channels(self, tmp_path, blocks):
+        path = tmp_path / "many.wav"
+        sf.write(path, np.zeros((4000, 1000)), 16000)
+        assert len(read_audio(path, channel=999)[0]) == 4000
+        assert max(blocks) <= 2**20
+        forged(path, 22, b"\xff\xff")
+        with pytest.raises(ValueError, match=r"many\.wav"):
+            read_audio(path)
+
+    @pytest.mark.parametrize("suffix", [".wav", ".aiff", ".au", ".caf", ".w64", ".rf64"])
+    def test_sizes_of_chunks(self, tmp_path, noise, suffix):
+        """Whatever stands where a size does: what is there is read, or the file named."""
+        path = tmp_path / f"size{suffix}"
+        write_audio(path, noise, 16000, subtype="PCM_16")
+        whole = path.read_bytes()
+        start = whole.index(noise_bytes(path, noise))
+        n_read = n_named = 0
+        for at in range(4, start - 3):
+            path.write_bytes(whole)
+            forged(path, at, b"\x7f\xff\xff\xff")
+            try:
+                n_read += len(read_audio(path)[0]) <= len(whole)
+            except ValueError as error:
+                n_named += path.name in str(error)
+        assert n_read + n_named == start - 7
+        assert n_named > 0
+
+
+def noise_bytes(path, noise):
+    """How samples are stored in a file of 16 bits."""
+    order = ">i2" if path.suffix in (".aiff", ".au", ".caf") else "<i2"
+    values, _ = sf.read(path, dtype="int16")
+    return values[:50].astype(order).tobytes()
+
+
+def test_blocks_are_the_file(tmp_path):
+    y = np.random.default_rng(0).uniform(-1, 1, (400_000, 3)).astype(np.float32)
+    write_audio(tmp_path / "a.wav", y, 16000, subtype="FLOAT")
+    blocks = list(audio_blocks(tmp_path / "a.wav"))
+    assert len(blocks) == 2
+    np.testing.assert_array_equal(np.concatenate(blocks), y)
+    for start, frames in ((0, -1), (7, 399_000), (399_999, 5)):
+        part, _ = read_audio(tmp_path / "a.wav", channel=2, start=start, frames=frames)
+        stop = None if frames < 0 else start + frames
+        np.testing.assert_array_equal(part, y[start:stop, 2])
+    write_audio(tmp_path / "empty.wav", y[:0], 16000)
+    (empty,) = audio_blocks(tmp_path / "empty.wav")
+    assert empty.shape == (0, 3)

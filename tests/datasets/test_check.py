@@ -135,7 +135,46 @@ def test_nan_and_inf(table, noise):
     bad[[3, 50]] = np.nan, np.inf
     clips = table(noise(0), {"y": bad, "as": "FLOAT"})
     assert found(clips) == [("1.wav", "nan")]
-    assert detail(clips, "nan") == "2 of 16000 samples are NaN or infinite"
+    assert detail(clips, "nan") == ("2 of 16000 samples are NaN, infinite or beyond 1e+10")
+
+
+@pytest.mark.parametrize("value", [1e20, 1e30, -1e12])
+def test_absurd_samples(table, noise, value):
+    loud = noise(1)
+    loud[7] = value
+    clips = table(noise(0), {"y": loud, "as": "FLOAT"})
+    assert found(clips) == [("1.wav", "nan")]
+    audio = pd.DataFrame({"audio": [noise(0), loud.astype(np.float64) * 1e200], "sr": SR})
+    assert found(audio) == [("clip 1", "nan")]
+
+
+@pytest.mark.parametrize("unit", [3e-5, 1e-3, 30.0, 1e6])
+def test_any_unit_is_sound(table, noise, unit):
+    """And a dead line among it is silent all the same."""
+    clips = [{"y": noise(n, scale=unit), "as": "FLOAT"} for n in range(5)]
+    assert found(table(*clips)) == []
+    dead = {"y": noise(5, scale=1e-6 * unit), "as": "FLOAT"}
+    assert found(table(*clips, dead)) == [("5.wav", "silent")]
+
+
+def test_silence_of_integers_is_absolute(table, noise):
+    """All microphones of the machine are dead."""
+    faint = [(np.round(noise(n) * 10) / 32768).astype(np.float32) for n in range(3)]
+    for subtype in ("PCM_16", "FLOAT"):
+        clips = table(*({"y": y, "as": subtype} for y in faint))
+        assert found(clips) == [(f"{n}.wav", "silent") for n in range(3)]
+    int16 = pd.DataFrame({"audio": [(y * 32768).astype(np.int16) for y in faint], "sr": SR})
+    assert found(int16) == [(f"clip {n}", "silent") for n in range(3)]
+
+
+def test_rates_of_cells(noise):
+    clips = pd.DataFrame({"audio": [noise(n) for n in range(4)], "sr": [SR, 0, np.inf, np.nan]})
+    assert found(clips) == [("clip 1", "unreadable"), ("clip 2", "unreadable")]
+
+
+def test_cells_without_sound(noise):
+    clips = pd.DataFrame({"audio": [noise(0), None, "a.wav", [1, 2, 3]], "sr": SR})
+    assert found(clips) == [(f"clip {n}", "unreadable") for n in (1, 2, 3)]
 
 
 def test_silent(table, noise):

@@ -138,6 +138,17 @@ def test_perturbed_clip_tables(rng, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-4)  # 16 bits
 
 
+def test_integers_are_perturbed_as_what_they_stand_for(rng):
+    waves = rng.integers(-3000, 3000, size=(6, 4000)).astype(np.int16)
+    clips = pd.DataFrame({"audio": list(waves), "sr": 8000, "machine": "fan", "section": "00"})
+    same = clips.assign(audio=list(waves / 32768))
+    found, expected = (perturbed(X, BY, np.random.default_rng(1)) for X in (clips, same))
+    for one, other in zip(found["audio"], expected["audio"]):
+        np.testing.assert_array_equal(one, other)
+    with pytest.raises(TypeError, match="Row 0, column 'audio': .* found int64"):
+        perturbed(clips.assign(audio=list(waves.astype(np.int64))), BY, rng)
+
+
 def test_perturbed_arrays_lose_what_features_have_to_do_with_one_another(rng):
     values = np.repeat(rng.normal(size=(50, 1)), 3, axis=1)
     values[25:] += 100

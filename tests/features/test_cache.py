@@ -1,5 +1,7 @@
 """Features in memory-mapped files."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -49,9 +51,12 @@ def test_second_run_reads_back(clips, tmp_path, decoded):
     expected = STFT(**SMALL).fit_transform(clips).values
     decoded.clear()
     cache = tmp_path / "deep" / "cache"
-    first = STFT(cache_dir=cache, **SMALL).fit_transform(clips)
+    first = STFT(cache_dir=cache, **SMALL).fit(clips)
+    second = STFT(cache_dir=str(cache), n_jobs=1, **SMALL).fit(clips)
+    decoded.clear()  # to fit takes a look at some
+    first = first.transform(clips)
     assert len(decoded) == len(clips)
-    second = STFT(cache_dir=str(cache), n_jobs=1, **SMALL).fit_transform(clips)
+    second = second.transform(clips)
     assert len(decoded) == len(clips)
     for features in (first, second):
         assert isinstance(features.values.base, np.memmap)
@@ -119,21 +124,90 @@ def test_a_changed_file_is_read_again(clips, waves, tmp_path):
     np.testing.assert_array_equal(extractor.fit_transform(clips), expected)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "empty", "garbage", "other shape", "other type"])
+def _zip(file, values):
+    content = io.BytesIO()
+    np.savez(content, a=values)
+    file.write_bytes(content.getvalue())
+
+
+def _in_place_of_the_file(make):
+    def damage(file, values):
+        file.unlink()
+        make(file)
+
+    return damage
+
+
+def _pipe_behind_a_link(file):
+    pipe = file.parent.parent / "pipe"
+    os.mkfifo(pipe)
+    file.symlink_to(pipe)
+
+
+def _flip(at):
+    def damage(file, values):
+        content = bytearray(file.read_bytes())
+        content[at] ^= 1
+        file.write_bytes(content)
+
+    return damage
+
+
+DAMAGES = {
+    "truncated": lambda file, values: os.truncate(file, file.stat().st_size - 100),
+    "longer": lambda file, values: os.truncate(file, file.stat().st_size + 4),
+    "empty": lambda file, values: file.write_bytes(b""),
+    "garbage": lambda file, values: file.write_bytes(os.urandom(5000)),
+    "zeros": lambda file, values: file.write_bytes(bytes(file.stat().st_size)),
+    "zip": _zip,
+    "other shape": lambda file, values: np.save(file, values[:3]),
+    "same values, another shape": lambda file, values: np.save(file, values.swapaxes(0, 1)),
+    "other type": lambda file, values: np.save(file, values.astype(np.float64)),
+    "other order": lambda file, values: np.save(file, np.asfortranarray(values)),
+    "no checksum": np.save,
+    "objects": lambda file, values: np.save(file, values[:3].astype(object), allow_pickle=True),
+    "header": _flip(20),
+    "checksum": _flip(-1),
+    "folder": _in_place_of_the_file(lambda file: file.mkdir()),
+    "pipe": _in_place_of_the_file(os.mkfifo),
+    "pipe behind a link": _in_place_of_the_file(_pipe_behind_a_link),
+    "link to nothing": _in_place_of_the_file(lambda file: file.symlink_to(file.parent / "gone")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_broken_cache_is_computed_again(clips, tmp_path, damage):
     cache = tmp_path / "cache"
     extractor = STFT(cache_dir=cache, **SMALL)
     expected = np.array(extractor.fit_transform(clips))
     (file,) = cache.iterdir()
-    if damage == "truncated":
-        os.truncate(file, file.stat().st_size - 100)
-    elif damage in ("empty", "garbage"):
-        file.write_bytes(b"" if damage == "empty" else os.urandom(5000))
-    else:
-        np.save(file, expected[:3] if damage == "other shape" else expected.astype(np.float64))
+    content = file.read_bytes()
+    DAMAGES[damage](file, expected)
     np.testing.assert_array_equal(extractor.fit_transform(clips), expected)
     assert files_in(cache) == [file.name]
-    np.testing.assert_array_equal(np.load(file), expected)
+    assert file.read_bytes() == content
+
+
+def test_features_of_other_clips_under_the_name(clips, tmp_path):
+    cache = tmp_path / "cache"
+    extractor = STFT(cache_dir=cache, **SMALL)
+    expected = np.array(extractor.fit_transform(clips))
+    (file,) = cache.iterdir()
+    extractor.fit_transform(clips[::-1])
+    (other,) = set(cache.iterdir()) - {file}
+    file.write_bytes(other.read_bytes())
+    np.testing.assert_array_equal(extractor.fit_transform(clips), expected)
+
+
+def test_a_folder_with_something_in_it_is_left_alone(clips, tmp_path):
+    cache = tmp_path / "cache"
+    extractor = STFT(cache_dir=cache, **SMALL)
+    extractor.fit_transform(clips)
+    (file,) = cache.iterdir()
+    file.unlink()
+    (file / "mine").mkdir(parents=True)
+    with pytest.raises(OSError, match="cache_dir=.* cannot be written: .*not empty"):
+        extractor.fit_transform(clips)
 
 
 def test_failures_leave_no_file(clips, tmp_path, monkeypatch):
@@ -164,10 +238,11 @@ def test_folder_that_cannot_be_written(clips, tmp_path):
 
 
 def test_a_full_disk_is_named(clips, tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+    @contextlib.contextmanager
+    def full(path):
+        yield "/dev/full"
 
-    monkeypatch.setattr("sk_asd.features._cache.np.lib.format.write_array_header_1_0", full)
+    monkeypatch.setattr("sk_asd.features._cache.replacing", full)
     with pytest.raises(OSError, match="cache_dir=.*No space left on device"):
         STFT(cache_dir=tmp_path / "cache", **SMALL).fit_transform(clips)
     assert files_in(tmp_path / "cache") == []

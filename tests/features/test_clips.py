@@ -164,11 +164,30 @@ def test_samples_that_are_no_numbers(waves, clips, tmp_path, value):
         extractor.fit_transform(with_path(clips, 20, tmp_path / "bad.wav"))
 
 
-def test_samples_beyond_float32():
-    with pytest.raises(ValueError, match="Row 1: .* too large for float32"):
-        STFT(**SMALL).fit_transform(np.array([[1.0] * 500, [1e300] * 500]))
-    # Sums that overflow are no fault of the samples.
-    assert np.isfinite(STFT(**SMALL, power=1).fit_transform(np.full((1, 500), 1e16))).all()
+@pytest.mark.parametrize("value", [1e300, -1e20, 1e30, 1.1e10])
+def test_absurd_samples_are_named(waves, clips, tmp_path, value):
+    """They are finite, but their features would not be."""
+    bad = waves[:20].astype(np.float64)
+    bad[7, 3] = value
+    extractor = STFT(**SMALL)
+    with pytest.raises(ValueError, match="Row 7: .* beyond 1e\\+10, too large for a sample"):
+        extractor.fit_transform(bad)
+    with pytest.raises(ValueError, match="Row 7, column 'audio': .* beyond 1e\\+10"):
+        extractor.fit_transform(pd.DataFrame({"audio": list(bad)}))
+    write_audio(tmp_path / "bad.wav", bad[7], SR, subtype="DOUBLE")
+    with pytest.raises(ValueError, match=r"bad\.wav: .* beyond 1e\+10"):
+        extractor.fit_transform(with_path(clips, 20, tmp_path / "bad.wav"))
+    # Before it is resampled, too.
+    table = pd.DataFrame({"audio": list(bad), "sr": 8000})
+    with pytest.raises(ValueError, match="Row 7, column 'audio': .* beyond 1e\\+10"):
+        STFT(on_rate="resample", **SMALL).fit_transform(table)
+
+
+def test_any_unit_is_taken(waves):
+    expected = STFT(**SMALL).fit_transform(waves)
+    for unit in (2.0**-40, 2.0**-15, 2.0**4, 2.0**31):  # counts of a 32-bit converter, say
+        found = STFT(**SMALL).fit_transform(unit * waves.astype(np.float64))
+        np.testing.assert_array_equal(found, unit * expected)
 
 
 def test_broken_files(clips, tmp_path):
@@ -182,6 +201,10 @@ def test_broken_files(clips, tmp_path):
     write_audio(tmp_path / "short.wav", np.zeros(1999), SR)
     with pytest.raises(ValueError, match=r"short\.wav: the clip has 1999 samples"):
         extractor.fit_transform(with_path(clips, 25, tmp_path / "short.wav"))
+    content = (tmp_path / "short.wav").read_bytes()
+    (tmp_path / "cut.wav").write_bytes(content[:-100])  # that it is short is only what follows
+    with pytest.raises(ValueError, match=r"cut\.wav is truncated: .* 50 more samples"):
+        extractor.fit_transform(with_path(clips, 25, tmp_path / "cut.wav"))
     sf.write(tmp_path / "empty.wav", np.zeros(0), SR)
     for row in (0, 25):
         with pytest.raises(ValueError, match=r"empty\.wav: the clip has no samples"):
@@ -202,7 +225,7 @@ def test_a_clip_shorter_than_a_frame(clips):
         ("path", None, "Row 2, column 'path': expected a file name, found"),
         ("audio", np.zeros((2, 3)), r"Row 2, column 'audio': .* found shape \(2, 3\)"),
         ("audio", None, "Row 2, column 'audio': expected a 1-D array"),
-        ("audio", np.array(["a"]), "Row 2, column 'audio': expected a 1-D array of numbers"),
+        ("audio", [[1.0], [1.0, 2.0]], "Row 2, column 'audio': expected a 1-D array"),
         ("audio", np.zeros(0), "Row 2, column 'audio': the clip has no samples"),
     ],
 )
@@ -231,3 +254,68 @@ def test_path_objects_are_paths(clips):
     table = clips.assign(path=[Path(p) for p in clips["path"]])
     expected = STFT(**SMALL).fit_transform(clips).values
     np.testing.assert_array_equal(STFT(**SMALL).fit_transform(table).values, expected)
+
+
+@pytest.mark.parametrize("on_length", ["crop", "pad", "tile"])
+@pytest.mark.parametrize("sr", [4000, 8000, 44100, 48000, 192000])
+def test_no_more_is_read_than_is_needed(tmp_path, monkeypatch, sr, on_length):
+    """And features are those of the whole clip, bit for bit."""
+    long = np.random.default_rng(0).uniform(-0.5, 0.5, 20 * sr).astype(np.float32)
+    write_audio(tmp_path / "a.wav", long, sr, subtype="FLOAT")
+    whole = soxr.resample(long, sr, SR)[: SR // 2]
+    expected = STFT(**SMALL).fit_transform(whole[np.newaxis])
+    lengths = []
+    resample = soxr.resample
+    monkeypatch.setattr(
+        soxr, "resample", lambda y, *a, **k: lengths.append(len(y)) or resample(y, *a, **k)
+    )
+    params = {"duration": 0.5, "on_rate": "resample", "on_length": on_length, **SMALL}
+    for table in (
+        pd.DataFrame({"path": [str(tmp_path / "a.wav")]}),
+        pd.DataFrame({"audio": [long], "sr": sr}),
+    ):
+        np.testing.assert_array_equal(STFT(**params).fit_transform(table).values, expected)
+    assert max(lengths) < sr
+
+
+def test_absurd_rates(tmp_path):
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 32000).astype(np.float32)
+    sf.write(tmp_path / "slow.wav", noise, 1)
+    table = pd.DataFrame({"path": [str(tmp_path / "slow.wav")]})
+    resampling = {"on_rate": "resample", **SMALL}
+    cropped = STFT(duration=2.0, on_length="crop", **resampling).fit_transform(table)
+    assert cropped.shape == (1, 129, 251)
+    with pytest.raises(ValueError, match=r"slow\.wav: at a sample rate of 1 Hz its 32000 samples"):
+        STFT(**resampling).fit(table)
+    with pytest.raises(ValueError, match=r"slow\.wav: the clip has 512000000 samples"):
+        STFT(duration=2.0, **resampling).fit(table).transform(table)
+    sf.write(tmp_path / "fast.wav", noise, 2_000_000_000)
+    table = pd.DataFrame({"path": [str(tmp_path / "fast.wav")]})
+    for on_length, said in (
+        ("pad", "the clip has no samples"),
+        ("error", "the clip has 0 samples"),
+    ):
+        with pytest.raises(ValueError, match=rf"fast\.wav: {said}"):
+            STFT(duration=2.0, on_length=on_length, **resampling).fit_transform(table)
+    for rate in (0, -16000, np.inf):
+        audio = pd.DataFrame({"audio": [noise], "sr": rate})
+        with pytest.raises(ValueError, match="expected a positive number"):
+            STFT(duration=2.0, **resampling).fit_transform(audio)
+    with pytest.raises(ValueError, match="Column 'sr': expected sample rates in Hz"):
+        STFT(**SMALL).fit(pd.DataFrame({"audio": [noise], "sr": "fast"}))
+
+
+def test_loudness_of_training(waves, clips):
+    """Learnt from 16 clips, the first and the last among them; in any container."""
+    loud = waves.copy()
+    loud[-1, 100] = 7.0
+    heard = loud[np.linspace(0, 39, 16).astype(int), :1600]
+    quiet = np.quantile(heard.std(axis=1, dtype=np.float64), 0.05)
+    table = pd.DataFrame({"audio": list(loud), "sr": SR})
+    for X in (loud, table):
+        extractor = STFT(**SMALL).fit(X)
+        assert (extractor.peak_, extractor.quiet_) == (7.0, quiet)
+    rows = np.linspace(0, 39, 16).astype(int)
+    assert STFT(**SMALL).fit(clips).peak_ == np.abs(waves[rows]).max()
+    nothing = STFT(**SMALL).fit(np.full((3, 2000), 0.25))
+    assert (nothing.peak_, nothing.quiet_) == (0.25, 0.0)

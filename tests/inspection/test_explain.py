@@ -248,3 +248,14 @@ def test_in_a_browser(report, tmp_path, width):
 def test_pyplot_is_left_alone(report):
     pyplot = sys.modules.get("matplotlib.pyplot")
     assert pyplot is None or not pyplot.get_fignums()
+
+
+def test_integers_look_and_sound_as_what_they_stand_for(pooling, train, test):
+    int16 = [np.round(wave * 32768).astype(np.int16) for wave in test["audio"]]
+    same = [wave / np.float32(32768) for wave in int16]
+    found = [explain_clips(pooling, test.assign(audio=waves), train) for waves in (int16, same)]
+    assert len(found[0]) > 0
+    for one, other in zip(*found):
+        np.testing.assert_array_equal(one["sound"][0], other["sound"][0])
+        assert one["sound"][0].dtype == np.float32
+        np.testing.assert_array_equal(one["spectrogram"].values, other["spectrogram"].values)

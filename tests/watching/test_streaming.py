@@ -8,13 +8,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.exceptions import NotFittedError
+from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import make_pipeline
 
 from sk_asd.decisions import set_threshold
 from sk_asd.detectors import MahalanobisDetector
-from sk_asd.ensemble import GroupedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.watching import DriftMonitor, StreamEvent, StreamingScorer
+from sk_asd.watching._limits import limits_of
 
 from .conftest import SR, hum
 
@@ -250,6 +252,80 @@ def test_limits_can_be_switched_off(pipeline):
     assert [e.type for e in of_type(events, "score", *CONDITIONS)] == ["score"] * 3
 
 
+def in_unit(unit):
+    """A system that learnt the sound of the machine in some unit."""
+    rng = np.random.default_rng(0)
+    clips = pd.DataFrame({"audio": [unit * hum(1.0, rng) for _ in range(40)], "sr": SR})
+    front = LogMel(sr=SR, n_fft=256, hop_length=128, n_mels=12, amin=1e-30, n_jobs=1)
+    return make_pipeline(front, TimePooling(), MahalanobisDetector(contamination=0.02)).fit(clips)
+
+
+@pytest.mark.parametrize("unit", [1e-6, 3e-4, 1.0, 5.0, 100.0, 1e6])
+def test_physical_units(unit):
+    """Everything is judged by what the system was trained on."""
+    rng = np.random.default_rng(1)
+    sound = unit * hum(40, rng)
+    sound[10 * SR : 14 * SR] *= 3  # a fault, far louder than training
+    sound[20 * SR : 22 * SR] = 1e-5 * unit * rng.normal(size=2 * SR)  # a cable that hums no more
+    sound[25 * SR : 26 * SR] = 0.0
+    top = max(1.0, 0.3 * unit) if unit >= 1 else None
+    if top is not None:
+        sound[30 * SR : 32 * SR] = np.clip(300 * sound[30 * SR : 32 * SR], -top, top)
+    sound[35 * SR] = 1e20
+    scorer = StreamingScorer(in_unit(unit), 1.0, k_of_n=(3, 5), sr=SR)
+    events = scorer.feed(sound) + scorer.finish()
+    expected = [("silence", 20, 22), ("dead", 25, 26), ("gap", 35, 35.1)]
+    if top is not None:
+        expected.insert(2, ("clipping", 30, 32))
+    assert spans(events, *CONDITIONS) == expected
+    assert len(of_type(events, "alarm")) == 1
+    scored = {e.start for e in of_type(events, "score")}
+    assert {10.0, 11.0, 12.0, 13.0} <= scored
+
+
+def test_beyond_one_is_no_clipping():
+    """Training stays below 1 g, a fault does not."""
+    rng = np.random.default_rng(2)
+    scorer = StreamingScorer(in_unit(3.0), 1.0, sr=SR)
+    assert scorer.pipeline[0].peak_ < 1
+    sound = 30.0 * hum(3, rng)
+    assert [e.type for e in scorer.feed(sound)] == ["score"] * 2
+    # At full scale it is, and where it stays.
+    for top in (1.0, 2.5):
+        scorer.finish()
+        events = scorer.feed(np.clip(sound, -top, top))
+        assert [e.type for e in of_type(events, *CONDITIONS)] == ["clipping"]
+
+
+def test_given_limits_go_before_those_of_training():
+    rng = np.random.default_rng(3)
+    system = in_unit(100.0)
+    sound = 100.0 * hum(3, rng)
+    for limits, expected in (
+        ({}, {"score"}),
+        ({"clipping": 5.0}, {"clipping"}),
+        ({"silence": 30.0}, {"silence"}),
+        ({"silence": 30.0, "clipping": 5.0}, {"clipping"}),
+        ({"silence": None, "clipping": None}, {"score"}),
+    ):
+        scorer = StreamingScorer(system, 1.0, sr=SR, **limits)
+        events = scorer.feed(sound) + scorer.finish()
+        assert {e.type for e in events} == expected
+
+
+def test_limits_of_an_ensemble(pipeline):
+    """The loudest and the quietest of all front ends count, wherever they are."""
+    loud, faint = in_unit(100.0), in_unit(1e-4)
+    system = ScoreEnsemble([("a", FrozenEstimator(loud)), ("b", FrozenEstimator(faint))], by=[])
+    system.estimators_ = [loud, faint]
+    limits = limits_of(system, "auto", "auto")
+    assert limits == (0.1 * faint[0].quiet_, loud[0].peak_, 0.0)
+    assert limits_of(pipeline, "auto", "auto") == (1e-4, 0.999, 1.0)
+    # Nothing is known of detectors without front end.
+    assert limits_of(pipeline[-1], "auto", "auto") == (1e-4, 0.999, 1.0)
+    assert limits_of(loud, -20.0, None) == (0.1, None, np.inf)
+
+
 def test_section_of_the_machine():
     """Each is scored by its own detector, with its own threshold."""
     rng = np.random.default_rng(10)
@@ -312,14 +388,16 @@ def test_refusals(pipeline):
         ({"window": 1.0, "k_of_n": ("a", 3)}, "two integers"),
         ({"window": 1.0, "threshold": np.nan}, "'threshold'"),
         ({"window": 1.0, "silence": np.nan}, "'silence'"),
+        ({"window": 1.0, "silence": "none"}, "'silence'"),
+        ({"window": 1.0, "clipping": 0.0}, "'clipping'"),
     ):
         with pytest.raises(ValueError, match=match):
             StreamingScorer(pipeline, **params)
     scorer = StreamingScorer(pipeline, 1.0, sr=SR)
-    with pytest.raises(ValueError, match=r"found shape \(2, 3\): choose a channel"):
+    with pytest.raises(ValueError, match=r"The chunk: .* found shape \(2, 3\)"):
         scorer.feed(np.zeros((2, 3)))
-    with pytest.raises(TypeError, match="found uint8"):
-        scorer.feed(np.zeros(3, dtype=np.uint8))
+    with pytest.raises(TypeError, match="The chunk: .* found uint16"):
+        scorer.feed(np.zeros(3, dtype=np.uint16))
     with pytest.raises(ValueError, match="at least 0 and finite"):
         scorer.gap(-1)
     assert scorer.feed([]) == []

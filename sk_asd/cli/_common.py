@@ -14,6 +14,8 @@ import time
 import warnings
 from pathlib import Path
 
+from sk_asd.utils._text import composed, printable
+
 N_SHOWN = 5  # names listed in an error message
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -231,6 +233,7 @@ def keep_machines(clips, machines, root):
     if machines is None:
         return clips
     found = names(clips["machine"])
+    machines = [composed(machine) for machine in machines]
     unknown = [machine for machine in machines if machine not in found]
     if unknown:
         raise ValueError(
@@ -298,30 +301,3 @@ def _text(cell):
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
     return f"{cell:.2f}" if isinstance(cell, float) else printable(str(cell))
-
-
-def printable(text):
-    r"""Text with ``\x`` in the place of line breaks and of all else that moves the cursor.
-
-    A file may be called anything.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def write_csv(table, path):
-    """Write a DataFrame as csv under its name only when it is complete."""
-    from sk_asd.datasets._audio import replacing
-
-    with replacing(path) as temporary:
-        to_csv(table, temporary)
-
-
-def to_csv(table, path):
-    """Write a DataFrame as csv that is read back as it was, whatever files are called."""
-    from sk_asd.datasets._csv import NO_TEXT, quoting
-
-    columns = [table[name] for name in table if table[name].dtype.kind not in "biuf"]
-    texts = (str(value) for column in columns for value in column)
-    table.to_csv(path, index=False, lineterminator="\n", quoting=quoting(texts), errors=NO_TEXT)

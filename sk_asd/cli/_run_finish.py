@@ -20,7 +20,7 @@ from sk_asd.cli._run_parts import (
 )
 from sk_asd.cli._run_protocols import choice_clips
 from sk_asd.cli._train import sections_of
-from sk_asd.datasets._csv import NO_TEXT
+from sk_asd.datasets._csv import read_table
 from sk_asd.ensemble import ScoreEnsembleCV
 from sk_asd.metrics import dcase_score, dcase_scorer
 
@@ -69,8 +69,7 @@ def finish_machine(folder, machine, whole, names, clips, run):
 
 def _read(path, clips, root):
     """Scores of a part, with the index of the clips."""
-    # As text: float() reads every digit.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors=NO_TEXT)
+    table = read_table(path, "scores", ["path"])
     if table.pop("path").tolist() != relative_paths(clips, root):
         raise ValueError(f"{path} is not about the recordings in {root}: delete it.")
     return table.map(lambda text: float(text or "nan")).set_index(clips.index)

@@ -7,8 +7,8 @@ import os
 import warnings
 from pathlib import Path
 
-from sk_asd.cli._common import to_csv
 from sk_asd.cli._models import versions
+from sk_asd.utils._text import composed
 
 _FORMAT = "sk_asd run 1"
 _MANIFEST = "manifest.json"
@@ -137,8 +137,10 @@ class RunFolder:
 
     def write_csv(self, table, path):
         """Write a table as csv."""
+        from sk_asd.datasets._csv import write_table
+
         with self.writing(path) as temporary:
-            to_csv(table, temporary)
+            write_table(table, temporary)
 
 
 @contextlib.contextmanager
@@ -191,7 +193,7 @@ def _fingerprint(clips, root, choosing):
 
     stats = [os.stat(path) for path in clips["path"]]
     files = [
-        f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        f"{composed(path)} {stat.st_size} {stat.st_mtime_ns}"
         for path, stat in zip(relative_paths(clips, root), stats)
     ]
     found = {"clips": len(clips), "bytes": sum(s.st_size for s in stats), "files": _digest(files)}

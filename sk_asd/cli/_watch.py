@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sk_asd.cli._common import Progress, add_command, check_output, positive_int
 from sk_asd.cli._models import TRUST, load_model, pipelines
+from sk_asd.utils._text import composed
 
 _BYTES = 2  # of a sample of raw PCM
 _READ = 65536
@@ -236,7 +237,8 @@ class Scorers:
 
     def __init__(self, system, sections, args):
         self.system = system
-        self.sections = sections
+        # As the names of folders are compared.
+        self.sections = {composed(machine): known for machine, known in sections.items()}
         self._args = args
         found = pipelines(system)
         first = found[0][0] if found else None
@@ -267,10 +269,15 @@ class Scorers:
         return machine, self._one_of("section", section, self.sections[machine])
 
     def _one_of(self, kind, value, known):
+        from sk_asd.datasets._names import section_name
+
         given = getattr(self._args, kind)
         name = value if given is None else given
-        if name in known:
-            return name
+        normal = section_name if kind == "section" else composed
+        name = None if name is None else normal(name)
+        spelt = {normal(one): one for one in known}
+        if name in spelt:
+            return spelt[name]
         if name is None and len(known) == 1:
             return next(iter(known))
         known = ", ".join(known)

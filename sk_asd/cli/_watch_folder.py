@@ -13,6 +13,7 @@ from sk_asd.cli._watch import emit
 from sk_asd.datasets._audio import audio_info, open_audio, sound_files
 from sk_asd.datasets._load import _read_folders
 from sk_asd.datasets._names import parse_name
+from sk_asd.utils._text import composed
 
 _SECONDS = 30  # of a recording in memory at a time
 _FORGET = 24 * 3600  # seconds for which a recording must have been away
@@ -230,7 +231,8 @@ class Watch:
         said = _read_folders(full.parent.parts, len(self._root.parts))
         name = parse_name(full.name)
         known = self._scorers.sections
-        machine = next((part for part in reversed(full.parent.parts) if part in known), None)
+        folders = map(composed, reversed(full.parent.parts))
+        machine = next((folder for folder in folders if folder in known), None)
         section = said.get("section") if name is None else name.section
         try:
             return self._scorers.place(machine, section)

@@ -73,9 +73,12 @@ def one_line(message):
 @contextlib.contextmanager
 def plain_warnings():
     """Warnings as one line for a reader who did not write the code, and names on any terminal."""
+    shown = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
-        print(f"sk-asd: warning: {one_line(message)}", file=sys.stderr)
+        if str(message) not in shown:  # what a check has said, the work need not say again
+            print(f"sk-asd: warning: {one_line(message)}", file=sys.stderr)
+        shown.add(str(message))
 
     with warnings.catch_warnings(), _names_printed():
         warnings.showwarning = show
@@ -143,7 +146,7 @@ class _Colourless(io.TextIOBase):
 
 
 def check_output(path, option="--out"):
-    """Check before any work that a file can be written.
+    """Check before any work that a file can be written; remove what killed commands left of it.
 
     Raises
     ------
@@ -157,6 +160,9 @@ def check_output(path, option="--out"):
         raise IsADirectoryError(f"{option} {path} is a folder, expected the name of a file.")
     if path.exists() and not path.is_file():
         raise OSError(f"{option} {path} is a pipe or device, expected the name of a file.")
+    from sk_asd.datasets._audio import remove_left_over
+
+    remove_left_over(path)
 
 
 def check_report(option="--report"):

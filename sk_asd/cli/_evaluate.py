@@ -42,8 +42,8 @@ def add_parser(commands):
     parser.add_argument(
         "--rules",
         choices=("2020", "2021", "2022"),
-        default="2022",
-        help="year of the rules (default: 2022, which hold for the years after it, too)",
+        help="year of the rules (default: 2022, which hold for the years after it, too, but 2020 "
+        "where no test clip has a domain)",
     )
     add_machine(parser)
     parser.add_argument("--out", metavar="FILE", help="csv file of the table to write")
@@ -62,7 +62,10 @@ def run(args):
     clips = load_table(args.dir, ground_truth=args.ground_truth)
     clips, scores = match(clips, scores, args.dir, args.scores, args.machine)
     progress(f"evaluating {len(clips)} clips")
-    table = official_table(clips, scores["score"], args.rules)
+    from sk_asd.metrics._dcase import NO_DOMAIN, rules_for
+
+    rules = args.rules or rules_for(clips)
+    table = official_table(clips, scores["score"], rules)
     if args.out:
         from sk_asd.datasets._csv import write_table
 
@@ -78,10 +81,12 @@ def run(args):
             thresholds=(
                 {name: scores["threshold"].to_numpy()} if "threshold" in scores.columns else None
             ),
-            rules=args.rules,
+            rules=rules,
             settings={"Scores": args.scores, "Recordings": args.dir},
         )
         progress(f"report written: {args.report}")
+    if args.rules is None and rules == 2020:
+        print(NO_DOMAIN)
     print(percent(table))
     return 0
 
@@ -188,7 +193,7 @@ def match(clips, scores, root, source, machines=None):
     return clips.drop(columns="name").reset_index(drop=True), scores
 
 
-def official_table(clips, scores, rules="2022"):
+def official_table(clips, scores, rules=None):
     """Table of :func:`~sk_asd.metrics.dcase_scores`."""
     from sk_asd.metrics import dcase_scores
 

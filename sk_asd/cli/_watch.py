@@ -38,7 +38,9 @@ Of a folder every line has the path of the recording, and times count from its s
 drift may begin in an earlier one, at a negative time.
 
 A recording is scored when it has stopped growing and can be read, once; one that changes later is
-scored again. SIGTERM and SIGINT end the command with exit status 0, after a whole line.
+scored again. One that cannot be scored is named in an error, and the next one is taken; the next
+start tries it again, unless the recording itself is broken. SIGTERM and SIGINT end the command
+with exit status 0, after a whole line.
 
 {TRUST}"""
 
@@ -175,8 +177,8 @@ def check_args(args):
         check_output(args.state, "--state")
 
 
-class Stopped(Exception):  # noqa: N818
-    """SIGTERM or SIGINT has come."""
+class Stopped(BaseException):
+    """SIGTERM or SIGINT has come; no fault of a recording."""
 
 
 class Stopper:

@@ -17,6 +17,7 @@ from sk_asd.datasets._names import parse_name
 from sk_asd.utils._text import composed
 
 _SECONDS = 30  # of a recording in memory at a time
+_MOST_IN_A_BYTE = 100_000  # samples, of silence in the densest format
 _FORGET = 24 * 3600  # seconds for which a recording must have been away
 _VERSION = 2
 _SCHEMA = f"""
@@ -35,6 +36,10 @@ class Unreadable(Exception):  # noqa: N818
 
 class Broken(Unreadable):
     """One that is not whole, or cannot be decoded, which no option changes."""
+
+
+class Lying(Broken):
+    """One whose header promises what no waiting will bring."""
 
 
 def watch_folder(scorers, args, stopper, progress):
@@ -260,11 +265,11 @@ class Watch:
         """Score a recording; return False where it is to be tried again."""
         place = None, None
         try:
-            self._check(path)
+            self._check(path, stamp[0])
             place = self._place(path)
             begin, events = self._score(path, place)
         except Unreadable as error:
-            if age < self._args.give_up:
+            if age < self._args.give_up and not isinstance(error, Lying):
                 return False
             message = error
         except Exception as error:  # whatever it is, the next recording is scored
@@ -284,12 +289,17 @@ class Watch:
             self._failed[path] = stamp, again
         return True
 
-    def _check(self, path):
+    def _check(self, path, size):
         """Raise where the header says that the recording is not whole, or does not fit."""
         with _reading():
             info = audio_info(self._root / path)
         if info.frames <= 0:
             raise Broken(f"The sound file {path} holds no samples.")
+        if info.frames > _MOST_IN_A_BYTE * size:
+            raise Lying(
+                f"The header of {path} promises {info.frames:,} samples, which cannot be in "
+                f"{size:,} bytes."
+            )
         if info.missing:
             raise Broken(
                 f"The sound file {path} is truncated: it holds {info.frames} samples, and lacks "

@@ -170,6 +170,22 @@ def flip(path):
     path.write_bytes(content)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_header_that_lies_is_named_at_once(run, model, incoming, channels):
+    """Not after --give-up, and the others are scored."""
+    write_audio(incoming / "lie.flac", np.zeros((800, channels)), SR)
+    content = bytearray((incoming / "lie.flac").read_bytes())
+    content[21] |= 0x0F  # of the number of samples, which has 36 bits
+    (incoming / "lie.flac").write_bytes(content)
+    argv = (incoming, "--model", model, "--machine", "fan", "--once", "--settle", "0", "--quiet")
+    status, out, err = run("watch", *argv)
+    assert (status, err) == (0, "")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["path"] for line in lines if line["type"] == "score"] == [p for _, p in SCORED]
+    (line,) = (line for line in lines if line["type"] == "error")
+    assert "header of lie.flac promises 64,424,510,240 samples" in line["message"]
+
+
 DAMAGES = {
     "empty": (lambda path: path.write_bytes(b""), "is damaged: it is empty"),
     "start": (lambda path: path.write_bytes(path.read_bytes()[:60]), "no state|damaged"),

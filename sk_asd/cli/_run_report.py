@@ -56,6 +56,8 @@ def metrics_table(clips, scores, run):
     """
     scores = pd.Series(scores, index=clips.index)
     counted = clips[reported_clips(run.protocol, clips)]
+    if not len(counted):
+        return pd.DataFrame()
     rules = run.rules or rules_for(counted)
     tables = []
     for data, rows in counted.groupby("data"):

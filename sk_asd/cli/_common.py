@@ -14,6 +14,8 @@ import time
 import warnings
 from pathlib import Path
 
+from sk_asd.utils._text import composed, printable
+
 N_SHOWN = 5  # names listed in an error message
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -71,9 +73,12 @@ def one_line(message):
 @contextlib.contextmanager
 def plain_warnings():
     """Warnings as one line for a reader who did not write the code, and names on any terminal."""
+    shown = set()
 
     def show(message, category, filename, lineno, file=None, line=None):
-        print(f"sk-asd: warning: {one_line(message)}", file=sys.stderr)
+        if str(message) not in shown:  # what a check has said, the work need not say again
+            print(f"sk-asd: warning: {one_line(message)}", file=sys.stderr)
+        shown.add(str(message))
 
     with warnings.catch_warnings(), _names_printed():
         warnings.showwarning = show
@@ -141,7 +146,7 @@ class _Colourless(io.TextIOBase):
 
 
 def check_output(path, option="--out"):
-    """Check before any work that a file can be written.
+    """Check before any work that a file can be written; remove what killed commands left of it.
 
     Raises
     ------
@@ -155,6 +160,9 @@ def check_output(path, option="--out"):
         raise IsADirectoryError(f"{option} {path} is a folder, expected the name of a file.")
     if path.exists() and not path.is_file():
         raise OSError(f"{option} {path} is a pipe or device, expected the name of a file.")
+    from sk_asd.datasets._audio import remove_left_over
+
+    remove_left_over(path)
 
 
 def check_report(option="--report"):
@@ -231,6 +239,7 @@ def keep_machines(clips, machines, root):
     if machines is None:
         return clips
     found = names(clips["machine"])
+    machines = [composed(machine) for machine in machines]
     unknown = [machine for machine in machines if machine not in found]
     if unknown:
         raise ValueError(
@@ -298,30 +307,3 @@ def _text(cell):
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
     return f"{cell:.2f}" if isinstance(cell, float) else printable(str(cell))
-
-
-def printable(text):
-    r"""Text with ``\x`` in the place of line breaks and of all else that moves the cursor.
-
-    A file may be called anything.
-    """
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
-def write_csv(table, path):
-    """Write a DataFrame as csv under its name only when it is complete."""
-    from sk_asd.datasets._audio import replacing
-
-    with replacing(path) as temporary:
-        to_csv(table, temporary)
-
-
-def to_csv(table, path):
-    """Write a DataFrame as csv that is read back as it was, whatever files are called."""
-    from sk_asd.datasets._csv import NO_TEXT, quoting
-
-    columns = [table[name] for name in table if table[name].dtype.kind not in "biuf"]
-    texts = (str(value) for column in columns for value in column)
-    table.to_csv(path, index=False, lineterminator="\n", quoting=quoting(texts), errors=NO_TEXT)

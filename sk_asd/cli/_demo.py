@@ -11,7 +11,6 @@ from sk_asd.cli._common import (
     check_report,
     inventory,
     load_table,
-    write_csv,
 )
 
 _MARK = "demo.json"
@@ -111,6 +110,7 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
     from sk_asd.cli._score import score_table
     from sk_asd.cli._train import build, fit, sections_of, training_clips
     from sk_asd.datasets import check_clips, make_machine_sounds
+    from sk_asd.datasets._csv import write_table
 
     (out / _MARK).write_text(json.dumps({"machines": machines, "seed": seed}), encoding="utf-8")
     data = out / "data"
@@ -138,7 +138,7 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
         )
         progress(f"scoring {len(test)} test clips with {name}")
         table = score_table(pipeline, test, data, progress)
-        write_csv(table, out / f"scores_{name}.csv")
+        write_table(table, out / f"scores_{name}.csv")
         scores[name] = table["score"].to_numpy()
         thresholds[name] = table["threshold"].to_numpy()
         tables[name] = percent(official_table(test, scores[name]))

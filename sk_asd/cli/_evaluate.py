@@ -1,6 +1,7 @@
 """``sk-asd evaluate``: the official metrics of a csv file of scores."""
 
 import math
+import re
 import warnings
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from sk_asd.cli._common import (
     listed,
     load_table,
     relative_paths,
-    write_csv,
 )
+from sk_asd.utils._text import composed
+
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 _DESCRIPTION = """\
 Evaluate scores with the official metrics of DCASE Task 2, in percent per machine and section.
@@ -39,8 +42,8 @@ def add_parser(commands):
     parser.add_argument(
         "--rules",
         choices=("2020", "2021", "2022"),
-        default="2022",
-        help="year of the rules (default: 2022, which hold for the years after it, too)",
+        help="year of the rules (default: 2022, which hold for the years after it, too, but 2020 "
+        "where no test clip has a domain)",
     )
     add_machine(parser)
     parser.add_argument("--out", metavar="FILE", help="csv file of the table to write")
@@ -59,9 +62,14 @@ def run(args):
     clips = load_table(args.dir, ground_truth=args.ground_truth)
     clips, scores = match(clips, scores, args.dir, args.scores, args.machine)
     progress(f"evaluating {len(clips)} clips")
-    table = official_table(clips, scores["score"], args.rules)
+    from sk_asd.metrics._dcase import NO_DOMAIN, rules_for
+
+    rules = args.rules or rules_for(clips)
+    table = official_table(clips, scores["score"], rules)
     if args.out:
-        write_csv(table, args.out)
+        from sk_asd.datasets._csv import write_table
+
+        write_table(table, args.out)
     if args.report:
         from sk_asd.inspection import write_report
 
@@ -73,10 +81,12 @@ def run(args):
             thresholds=(
                 {name: scores["threshold"].to_numpy()} if "threshold" in scores.columns else None
             ),
-            rules=args.rules,
+            rules=rules,
             settings={"Scores": args.scores, "Recordings": args.dir},
         )
         progress(f"report written: {args.report}")
+    if args.rules is None and rules == 2020:
+        print(NO_DOMAIN)
     print(percent(table))
     return 0
 
@@ -89,30 +99,31 @@ def read_scores(path):
     OSError, ValueError
         If it cannot be read, lacks a column or a value, or lists a path twice.
     """
-    import pandas as pd
+    from sk_asd.datasets._csv import read_table
 
-    from sk_asd.datasets._csv import NO_TEXT
-
-    try:
-        # As text: "NA" may well be the name of a machine, and float() reads every digit.
-        scores = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors=NO_TEXT)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} is no csv file of scores: {error}") from error
-    missing = [column for column in ("path", "score") if column not in scores.columns]
-    if missing:
-        raise ValueError(
-            f"{path} is no csv file of scores: it lacks the column {' and '.join(missing)}; it has "
-            f"{', '.join(scores.columns)}."
-        )
+    scores = read_table(path, "scores", ("path", "score"))
+    unnamed = scores.index[scores["path"] == ""]
+    if len(unnamed):
+        raise ValueError(f"{path} has no path in row {listed(unnamed)}.")
     for column in {"score", "threshold"}.intersection(scores.columns):
         scores[column] = [
+            # float() reads every digit.
             _number(text, f"{path}: the {column} of {name}")
             for name, text in zip(scores["path"], scores[column])
         ]
+    _check_unique(scores, path)
+    return scores.reset_index(drop=True)
+
+
+def _check_unique(scores, source):
     repeated = scores["path"][scores["path"].duplicated()].unique()
     if len(repeated):
-        raise ValueError(f"{path} has several rows for {listed(repeated)}.")
-    return scores
+        raise ValueError(f"{source} has several rows for {listed(repeated)}.")
+
+
+def _is_no_text(path):
+    """Whether a path has bytes that are no UTF-8."""
+    return any("\udc80" <= character <= "\udcff" for character in path)
 
 
 def _number(text, what):
@@ -121,7 +132,8 @@ def _number(text, what):
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{what} is no finite number: {text!r}.")
+        hint = ", expected a decimal point" if _DECIMAL_COMMA.fullmatch(text.strip()) else ""
+        raise ValueError(f"{what} is no finite number: {text!r}{hint}.")
     return value
 
 
@@ -152,9 +164,14 @@ def match(clips, scores, root, source, machines=None):
         If a scored path is not in the folder, or a test clip has no score, or none has a label.
     """
     paths = relative_paths(clips, root)
+    if len(set(map(composed, paths))) == len(paths):  # else two differ in nothing else
+        paths = [composed(path) for path in paths]
+        scores = scores.assign(path=scores["path"].map(composed))
+        _check_unique(scores, source)
     extra = scores["path"][~scores["path"].isin(paths)]
     if len(extra):
-        raise ValueError(f"{source} scores paths that are not in {root}: {listed(extra)}.")
+        hint = " (it is not in UTF-8)" if extra.map(_is_no_text).any() else ""
+        raise ValueError(f"{source} scores paths that are not in {root}: {listed(extra)}{hint}.")
     clips = keep_machines(clips.assign(name=paths), machines, root)
     # Scored training clips are welcome (`--split all`), but the metrics are about test clips.
     clips = clips[clips["split"] == "test"]
@@ -176,7 +193,7 @@ def match(clips, scores, root, source, machines=None):
     return clips.drop(columns="name").reset_index(drop=True), scores
 
 
-def official_table(clips, scores, rules="2022"):
+def official_table(clips, scores, rules=None):
     """Table of :func:`~sk_asd.metrics.dcase_scores`."""
     from sk_asd.metrics import dcase_scores
 

@@ -71,8 +71,8 @@ def add_parser(commands):
     parser.add_argument(
         "--rules",
         choices=("2020", "2021", "2022"),
-        default="2022",
-        help="year of the rules (default: 2022, which hold for the years after it, too)",
+        help="year of the rules (default: 2022, which hold for the years after it, too, but 2020 "
+        "where no test clip has a domain)",
     )
     add_machine(parser)
     add_n_jobs(parser)
@@ -137,7 +137,8 @@ def _run(args, options, client=None):
     check_run(clips, settings)
     check_device(options.get("device", "auto"))
     parameters = {
-        **{name: getattr(args, name) for name in ("system", "protocol", "rules")},
+        **{name: getattr(args, name) for name in ("system", "protocol")},
+        "rules": args.rules or "2022",
         **{name: value for name, value in options.items() if name not in _NO_MATTER},
     }
     manifest = make_manifest(parameters, clips, args.dir, choosing=args.protocol != "B")

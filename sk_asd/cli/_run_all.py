@@ -1,6 +1,7 @@
 """The work of ``sk-asd run``: load, check, train what is missing, finish, write."""
 
 import argparse
+import os
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,11 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sk_asd.cli._common import listed, load_table, names, relative_paths
 from sk_asd.cli._run_cluster import train_on_cluster
 from sk_asd.cli._run_finish import finish_machine
-from sk_asd.cli._run_parts import make_parts, train_part
+from sk_asd.cli._run_parts import is_done, make_parts, model_path, train_part
 from sk_asd.cli._run_protocols import check_protocol
 from sk_asd.cli._run_report import DEV, metrics_table, write_results
 from sk_asd.cli._train import check_columns, training_clips
+from sk_asd.utils._parallel import end_with_parent
 
 DATA = (DEV, "eval_data")
 
@@ -81,6 +83,13 @@ def check_run(clips, settings):
     metrics_table(clips, np.zeros(len(clips)), everything)
 
 
+def _train(process, *args):
+    """Train a part, here or in a worker, which ends with the process that started it."""
+    if os.getpid() != process:
+        end_with_parent(process)
+    train_part(*args)
+
+
 def run_all(folder, clips, settings, n_jobs, progress, client=None):
     """Train, score and write all that is not there yet.
 
@@ -112,7 +121,11 @@ def run_all(folder, clips, settings, n_jobs, progress, client=None):
         # No network is to learn which folder a clip is from.
         known = rows.drop(columns="data")
         tasks += [(machine, name, part, known) for name, part in parts.items()]
-    left = [task for task in tasks if not folder.scores(*task[:2]).exists()]
+    for machine, name, *_ in tasks:
+        folder.discard_damaged(folder.scores(machine, name))
+        folder.discard_damaged(model_path(folder, machine, name, settings))
+        folder.discard_damaged(folder.model(machine))
+    left = [task for task in tasks if not is_done(folder, *task[:2], settings)]
     if len(left) < len(tasks):
         progress(f"{len(tasks) - len(left)} of {len(tasks)} parts are done already")
     n_jobs = effective_n_jobs(n_jobs)
@@ -122,8 +135,7 @@ def run_all(folder, clips, settings, n_jobs, progress, client=None):
         train_on_cluster(client, folder, left, settings, progress)
     else:
         Parallel(n_jobs=n_jobs)(
-            delayed(train_part)(folder, machine, name, part, rows, settings, progress)
-            for machine, name, part, rows in left
+            delayed(_train)(os.getpid(), folder, *task, settings, progress) for task in left
         )
     tests, scores, choices = [], [], []
     for machine, (whole, parts, rows) in machines.items():

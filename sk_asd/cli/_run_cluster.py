@@ -10,7 +10,6 @@ from joblib import Parallel, effective_n_jobs, parallel_config
 
 from sk_asd._versions import differing, versions
 from sk_asd.cli._common import Progress
-from sk_asd.cli._run_folder import RunFolder
 from sk_asd.cli._run_parts import train_part
 from sk_asd.utils._parallel import task
 
@@ -116,7 +115,7 @@ def train_on_cluster(client, folder, tasks, run, progress):
                 pre_dispatch=max(_AHEAD, 2 * effective_n_jobs()),
                 return_as="generator_unordered",
             )
-            done = workers(task(_train, expected, folder.path, *one, run) for one in tasks)
+            done = workers(task(_train, expected, folder, *one, run) for one in tasks)
             for k, (machine, name) in enumerate(done, 1):
                 progress(f"{machine}: {name} is done ({k} of {len(tasks)})")
     except TimeoutError as error:
@@ -144,16 +143,18 @@ def _backend(client):
     return Backend(client=client, wait_for_workers_timeout=TIMEOUT)
 
 
-def _train(expected, path, machine, name, part, clips, run):
+def _train(expected, folder, machine, name, part, clips, run):
     """Train a part, on a worker."""
     from sk_asd.cli import _keep_freed_memory
 
     host = platform.node()
-    if not path.is_dir():
-        raise OSError(f"The worker on {host} does not see {path}: all must share that storage.")
+    if not folder.path.is_dir():
+        raise OSError(
+            f"The worker on {host} does not see {folder.path}: all must share that storage."
+        )
     found = differing(expected)
     if found:
         raise ValueError(f"The worker on {host} has other versions: expected {found}.")
     _keep_freed_memory()
-    train_part(RunFolder(path), machine, name, part, clips, run, Progress(quiet=True))
+    train_part(folder, machine, name, part, clips, run, Progress(quiet=True))
     return machine, name

@@ -1,6 +1,7 @@
 """From the scores of the parts to those of the system: choice, weights, threshold, model."""
 
 import functools
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -19,9 +20,10 @@ from sk_asd.cli._run_parts import (
 )
 from sk_asd.cli._run_protocols import choice_clips
 from sk_asd.cli._train import sections_of
-from sk_asd.datasets._csv import NO_TEXT
+from sk_asd.datasets._csv import read_table
 from sk_asd.ensemble import ScoreEnsembleCV
 from sk_asd.metrics import dcase_score, dcase_scorer
+from sk_asd.metrics._dcase import NotMeasurable
 
 _FEW = 4  # members whose weights are searched on the finer grid
 _COLUMN = "known score of {}"  # no attribute of a recording is called so
@@ -68,8 +70,7 @@ def finish_machine(folder, machine, whole, names, clips, run):
 
 def _read(path, clips, root):
     """Scores of a part, with the index of the clips."""
-    # As text: float() reads every digit.
-    table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding_errors=NO_TEXT)
+    table = read_table(path, "scores", ["path"])
     if table.pop("path").tolist() != relative_paths(clips, root):
         raise ValueError(f"{path} is not about the recordings in {root}: delete it.")
     return table.map(lambda text: float(text or "nan")).set_index(clips.index)
@@ -80,7 +81,7 @@ def _finish_single(folder, machine, whole, parts, clips, run):
     ((name, table),) = parts.items()
     chosen, choices, model = table.columns[0], [], None
     may_see = choice_clips(run.protocol, clips)
-    if run.protocol != "B":
+    if _can_choose(machine, clips[may_see], run):
         found = [
             dcase_score(clips[may_see], table[column][may_see], rules=run.rules)
             for column in table.columns
@@ -96,6 +97,20 @@ def _finish_single(folder, machine, whole, parts, clips, run):
         choose(model, chosen, train)
         set_threshold(model, threshold)
     return scores, threshold, choices, model
+
+
+def _can_choose(machine, clips, run):
+    """Whether the labels of clips can choose something; else the settings are fixed."""
+    if run.protocol == "B":
+        return False
+    try:
+        dcase_score(clips, np.zeros(len(clips)), rules=run.rules)
+    except NotMeasurable as error:
+        warnings.warn(
+            f"{machine}: nothing is chosen, the settings are fixed. {error}", stacklevel=2
+        )
+        return False
+    return True
 
 
 def _choose_detector(pipeline, name, train):
@@ -122,7 +137,7 @@ def _finish_ensemble(folder, machine, whole, parts, clips, run):
         stand_ins.append((name, known))
     may_see = choice_clips(run.protocol, clips)
     is_train = (clips["split"] == "train").to_numpy()
-    if run.protocol == "B":
+    if not _can_choose(machine, clips[may_see], run):
         fitted = clone(whole).set_params(estimators=stand_ins).fit(table[is_train])
     else:
         search = ScoreEnsembleCV(

@@ -4,18 +4,25 @@ import contextlib
 import hashlib
 import json
 import os
+import uuid
 import warnings
 from pathlib import Path
 
-from sk_asd.cli._common import to_csv
 from sk_asd.cli._models import versions
+from sk_asd.utils._text import composed
 
 _FORMAT = "sk_asd run 1"
 _MANIFEST = "manifest.json"
+_SEALED = ("models", "parts")
 
 
 class RunFolder:
     """Folder of a run.
+
+    What a run reads back, models and scores of parts, is sealed: a file beside it has the checksum
+    of its content, its name and the manifest. One who opens the folder writes a token into it, and
+    nobody with another token writes any more: workers of a run that was killed, on this machine or
+    another one, come too late.
 
     Parameters
     ----------
@@ -25,6 +32,7 @@ class RunFolder:
 
     def __init__(self, path):
         self.path = Path(path)
+        self._token = None
 
     @contextlib.contextmanager
     def open(self, manifest):
@@ -61,13 +69,29 @@ class RunFolder:
         except filelock.Timeout:
             raise ValueError(f"--out {self.path}: another sk-asd run is at work there.") from None
         try:
+            with explained(self.path):
+                self._token = uuid.uuid4().hex
+                self._owner.write_text(self._token)
+                for left_over in self.path.rglob(".tmp_*"):  # nobody else is at work here
+                    left_over.unlink()
             known = path.exists() and self._check(manifest)
             if not known:
                 with self.writing(path) as temporary:
                     temporary.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
             yield known
         finally:
+            self._owner.unlink(missing_ok=True)
             lock.release()
+
+    @property
+    def _owner(self):
+        return self.path / ".owner"
+
+    def _check_owner(self):
+        with contextlib.suppress(FileNotFoundError):
+            if self._owner.read_text() == self._token:
+                return
+        raise OSError("another run has taken over")
 
     def _check(self, manifest):
         """Whether the manifest in the folder is this one; raise where it is that of another run."""
@@ -98,7 +122,7 @@ class RunFolder:
 
     def _is_begun(self):
         """Whether anything has been trained."""
-        return any(any((self.path / name).rglob("*.*")) for name in ("models", "parts"))
+        return any(any((self.path / name).rglob("*.*")) for name in _SEALED)
 
     def model(self, machine, part=None):
         """Path of the model of a machine, or of a part of it."""
@@ -108,6 +132,37 @@ class RunFolder:
     def scores(self, machine, part):
         """Path of the scores of a part, training clips included; what is there is done."""
         return self.path / "parts" / machine / f"{part}.csv"
+
+    def discard_damaged(self, path):
+        """Remove a model, or the scores of a part, that are not as this run has written them.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The file, which need not be there.
+
+        Warns
+        -----
+        UserWarning
+            If it is removed: it is made again.
+        """
+        seal = _seal_of(path)
+        if path.exists() and seal.exists():
+            if seal.read_bytes() == self._checksum(path, path):
+                return
+            warnings.warn(f"{path} is damaged, or of another run: it is made again.", stacklevel=2)
+        elif path.exists():
+            warnings.warn(f"{path} has lost its {seal.name}: it is made again.", stacklevel=2)
+        for file in (path, seal):
+            file.unlink(missing_ok=True)
+
+    def _checksum(self, path, content):
+        """Checksum of a file that is, or will be, called so, as the bytes of a seal."""
+        found = hashlib.sha256((self.path / _MANIFEST).read_bytes())
+        found.update(os.fsencode(path.relative_to(self.path).as_posix()))
+        with open(content, "rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+        return f"{found.hexdigest()}\n".encode()
 
     @contextlib.contextmanager
     def writing(self, path):
@@ -134,11 +189,17 @@ class RunFolder:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             with replacing(path) as temporary:
                 yield temporary
+                self._check_owner()
+                if path.relative_to(self.path).parts[0] in _SEALED:
+                    with replacing(_seal_of(path)) as seal:
+                        seal.write_bytes(self._checksum(path, temporary))
 
     def write_csv(self, table, path):
         """Write a table as csv."""
+        from sk_asd.datasets._csv import write_table
+
         with self.writing(path) as temporary:
-            to_csv(table, temporary)
+            write_table(table, temporary)
 
 
 @contextlib.contextmanager
@@ -154,6 +215,10 @@ def explained(path):
             f"Cannot write {path}: {error.strerror or error}. What is finished is kept: the same "
             "command goes on from there."
         ) from error
+
+
+def _seal_of(path):
+    return path.with_name(f"{path.name}.seal")
 
 
 def make_manifest(parameters, clips, root, choosing):
@@ -191,7 +256,7 @@ def _fingerprint(clips, root, choosing):
 
     stats = [os.stat(path) for path in clips["path"]]
     files = [
-        f"{path} {stat.st_size} {stat.st_mtime_ns}"
+        f"{composed(path)} {stat.st_size} {stat.st_mtime_ns}"
         for path, stat in zip(relative_paths(clips, root), stats)
     ]
     found = {"clips": len(clips), "bytes": sum(s.st_size for s in stats), "files": _digest(files)}

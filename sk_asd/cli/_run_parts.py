@@ -121,6 +121,18 @@ def make_parts(system, options, machine):
     return whole, parts
 
 
+def model_path(folder, machine, name, run):
+    """Path of the model of a part."""
+    # A single system with fixed settings is all there is to the machine's model.
+    whole = run.system not in ENSEMBLES and run.protocol == "B"
+    return folder.model(machine) if whole else folder.model(machine, name)
+
+
+def is_done(folder, machine, name, run):
+    """Whether a part has its model and its scores."""
+    return folder.scores(machine, name).exists() and model_path(folder, machine, name, run).exists()
+
+
 def train_part(folder, machine, name, part, clips, run, progress):
     """Train a part, unless that has been done, and write its model and its scores.
 
@@ -139,13 +151,12 @@ def train_part(folder, machine, name, part, clips, run, progress):
     progress : Progress
         Where progress is shown.
     """
-    if folder.scores(machine, name).exists():
+    if is_done(folder, machine, name, run):
         return
     single = run.system not in ENSEMBLES
     choose = what_is_chosen(run.system) if single and run.protocol != "B" else None
-    # A single system with fixed settings is all there is to the machine's model.
     whole = single and choose is None
-    path = folder.model(machine) if whole else folder.model(machine, name)
+    path = model_path(folder, machine, name, run)
     train, test = clips[clips["split"] == "train"], clips[clips["split"] == "test"]
     with plain_warnings(), _named(machine, name):
         if path.exists():

@@ -11,6 +11,7 @@ from sk_asd.cli._models import load_model
 from sk_asd.cli._run_folder import explained
 from sk_asd.cli._run_protocols import PROTOCOLS, reported_clips
 from sk_asd.metrics import write_submission
+from sk_asd.metrics._dcase import NO_DOMAIN, NotMeasurable, rules_for
 from sk_asd.systems import REPORT_RESULTS
 from sk_asd.systems._tables import MACHINES
 
@@ -46,18 +47,25 @@ def metrics_table(clips, scores, run):
     -------
     DataFrame
         ``system``, ``protocol`` and ``data``, then as :func:`~sk_asd.metrics.dcase_scores`; no rows
-        where no label is known.
+        of data of which no label is known, or no section has both classes.
 
-    Raises
-    ------
-    ValueError
-        If the metrics are not defined, as for a section without anomalies.
+    Warns
+    -----
+    UserWarning
+        Naming machines and sections without figures.
     """
     scores = pd.Series(scores, index=clips.index)
     counted = clips[reported_clips(run.protocol, clips)]
+    if not len(counted):
+        return pd.DataFrame()
+    rules = run.rules or rules_for(counted)
     tables = []
     for data, rows in counted.groupby("data"):
-        table = official_table(rows, scores[rows.index], run.rules)
+        try:
+            table = official_table(rows, scores[rows.index], rules)
+        except NotMeasurable as error:
+            warnings.warn(f"No figures of {data}: {error}", stacklevel=2)
+            continue
         head = {"system": run.system, "protocol": run.protocol, "data": data}
         tables.append(pd.concat([pd.DataFrame(head, index=table.index), table], axis=1))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
@@ -81,6 +89,7 @@ def comparison(metrics, run):
     """
     if not len(metrics) or "hmean" not in metrics:
         return None
+    metrics = metrics[metrics["hmean"].notna()]  # machines without figures are in no mean
     dev = metrics[(metrics["data"] == DEV) & (metrics["machine"] != "total")]
     totals = dev[dev["section"] == "hmean"].set_index("machine")["hmean"] * 100
     sections = dev[dev["section"] != "hmean"].groupby("machine")["section"].agg(set)
@@ -134,12 +143,17 @@ def write_results(folder, clips, scores, choices, run, progress, train=None):
 
     metrics = metrics_table(clips, scores["score"], run)
     if len(metrics):
+        if run.rules is None and "auc" in metrics:
+            texts.append(NO_DOMAIN)
         folder.write_csv(metrics, path / "metrics.csv")
         for data, rows in metrics.groupby("data"):
             rows = rows.drop(columns=["system", "protocol", "data"])
             texts.append(f"{title}, {data}: official metrics in percent\n{percent(rows)}")
     else:
-        texts.append("No label is known: no metrics, no report. Give --ground-truth.")
+        known = reported_clips(run.protocol, clips).any()
+        reason = "No section has both classes" if known else "No label is known"
+        hint = "" if known else " Give --ground-truth."
+        texts.append(f"{reason}: no metrics, no report.{hint}")
 
     more = {}
     if choices:
@@ -159,11 +173,15 @@ def write_results(folder, clips, scores, choices, run, progress, train=None):
         found = scores.loc[rows.index]
         try:
             with explained(target):
-                write_submission(rows, found["score"], found["decision"], target, rules=run.rules)
+                write_submission(
+                    rows, found["score"], found["decision"], target, rules=run.rules or 2022
+                )
         except ValueError as error:
             warnings.warn(f"No files of the challenge for {data}: {error}", stacklevel=2)
     if len(metrics):
-        texts.append(_write_report(folder, clips, scores, more, title, run, progress, train))
+        shown = clips["data"].isin(metrics["data"])
+        parts = clips[shown], scores[shown]
+        texts.append(_write_report(folder, *parts, more, title, run, progress, train))
     return "\n\n".join(texts)
 
 

@@ -9,7 +9,6 @@ from sk_asd.cli._common import (
     check_output,
     load_table,
     relative_paths,
-    write_csv,
 )
 from sk_asd.cli._models import TRUST, add_trust, load_model, networks, pipelines
 
@@ -71,7 +70,9 @@ def run(args):
     clips = load_table(args.dir, machines=args.machine, split=split)
     progress(f"scoring {len(clips)} clips")
     table = score_table(system, clips, args.dir, progress)
-    write_csv(table, args.out)
+    from sk_asd.datasets._csv import write_table
+
+    write_table(table, args.out)
     if args.dcase:
         from sk_asd.metrics import write_submission
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sk_asd.cli._common import Progress, add_command, check_output, positive_int
 from sk_asd.cli._models import TRUST, add_trust, load_model, pipelines
+from sk_asd.utils._text import composed
 
 _BYTES = 2  # of a sample of raw PCM
 _READ = 65536
@@ -37,7 +38,9 @@ Of a folder every line has the path of the recording, and times count from its s
 drift may begin in an earlier one, at a negative time.
 
 A recording is scored when it has stopped growing and can be read, once; one that changes later is
-scored again. SIGTERM and SIGINT end the command with exit status 0, after a whole line.
+scored again. One that cannot be scored is named in an error, and the next one is taken; the next
+start tries it again, unless the recording itself is broken. SIGTERM and SIGINT end the command
+with exit status 0, after a whole line.
 
 {TRUST}"""
 
@@ -199,8 +202,8 @@ def check_args(args):
         check_output(args.state, "--state")
 
 
-class Stopped(Exception):  # noqa: N818
-    """SIGTERM or SIGINT has come."""
+class Stopped(BaseException):
+    """SIGTERM or SIGINT has come; no fault of a recording."""
 
 
 class Stopper:
@@ -261,7 +264,8 @@ class Scorers:
 
     def __init__(self, system, sections, args):
         self.system = system
-        self.sections = sections
+        # As the names of folders are compared.
+        self.sections = {composed(machine): known for machine, known in sections.items()}
         self._args = args
         found = pipelines(system)
         first = found[0][0] if found else None
@@ -292,10 +296,15 @@ class Scorers:
         return machine, self._one_of("section", section, self.sections[machine])
 
     def _one_of(self, kind, value, known):
+        from sk_asd.datasets._names import section_name
+
         given = getattr(self._args, kind)
         name = value if given is None else given
-        if name in known:
-            return name
+        normal = section_name if kind == "section" else composed
+        name = None if name is None else normal(name)
+        spelt = {normal(one): one for one in known}
+        if name in spelt:
+            return spelt[name]
         if name is None and len(known) == 1:
             return next(iter(known))
         known = ", ".join(known)

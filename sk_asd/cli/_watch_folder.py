@@ -6,19 +6,40 @@ import json
 import os
 import sqlite3
 import time
+import zlib
 from pathlib import Path
 
 from sk_asd.cli._common import one_line
 from sk_asd.cli._watch import emit
-from sk_asd.datasets._audio import LyingHeaderError, audio_blocks, audio_info, sound_files
+from sk_asd.datasets._audio import (
+    LyingHeaderError,
+    audio_blocks,
+    audio_info,
+    sound_files,
+    temporary_name,
+)
 from sk_asd.datasets._load import _read_folders
 from sk_asd.datasets._names import parse_name
+from sk_asd.utils._text import composed
 
 _FORGET = 24 * 3600  # seconds for which a recording must have been away
+_VERSION = 2
+_SCHEMA = f"""
+BEGIN;
+CREATE TABLE done (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER, crc INTEGER);
+CREATE TABLE streams (place TEXT PRIMARY KEY, state TEXT, crc INTEGER);
+CREATE TABLE model (digest TEXT);
+PRAGMA user_version = {_VERSION};
+COMMIT;
+"""
 
 
 class Unreadable(Exception):  # noqa: N818
     """A recording that may yet become readable."""
+
+
+class Broken(Unreadable):
+    """One that is not whole, or cannot be decoded, which no option changes."""
 
 
 def watch_folder(scorers, args, stopper, progress):
@@ -48,11 +69,33 @@ def watch_folder(scorers, args, stopper, progress):
             stopper.sleep(args.poll)
 
 
+def _create(path):
+    """Make an empty state, whole at once: an empty file is none."""
+    temporary = temporary_name(path)
+    try:
+        with contextlib.closing(sqlite3.connect(temporary)) as database:
+            database.executescript(_SCHEMA)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:  # another process was faster
+            return
+        except OSError:  # no links there
+            os.replace(temporary, path)
+    except sqlite3.Error as error:
+        raise OSError(f"--state {path}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check(*values):
+    return zlib.crc32(repr(values).encode())
+
+
 class Memory:
     """Which recordings are done, and what is remembered of every machine: a SQLite file.
 
     What a recording changes is written in one transaction, which takes the same time however many
-    there have been.
+    there have been. Every row has a checksum.
 
     Parameters
     ----------
@@ -64,7 +107,8 @@ class Memory:
     Raises
     ------
     ValueError
-        If the file is something else.
+        If the file is something else, or damaged. It is left as it is: what it has lost might be
+        scored twice.
     OSError
         If it cannot be written, or another process uses it.
     """
@@ -72,24 +116,50 @@ class Memory:
     def __init__(self, path, model):
         self._path = path
         self._missing = {}
+        if path is not None and not os.path.exists(path):
+            _create(path)
+        elif path is not None and os.path.getsize(path) == 0:
+            raise ValueError(self._damaged("it is empty"))
         with self._errors():
             self._db = sqlite3.connect(":memory:" if path is None else path, timeout=1)
-        with self._errors(), self._db:
-            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        try:
+            with self._errors():
+                self._open(model)
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _open(self, model):
+        if self._path is None:
+            self._db.executescript(_SCHEMA)
+        self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        with self._db:
             # Immediately, so that a second process is told at once.
             self._db.execute("BEGIN IMMEDIATE")
-            for table in (
-                "done (path BLOB PRIMARY KEY, size INTEGER, mtime INTEGER)",
-                "streams (place TEXT PRIMARY KEY, state TEXT)",
-                "model (digest TEXT)",
-            ):
-                self._db.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            (fault,) = self._db.execute("PRAGMA integrity_check").fetchone()
+            if fault != "ok":
+                raise ValueError(self._damaged(fault))
+            ((version,),) = self._db.execute("PRAGMA user_version")
+            if version != _VERSION:
+                raise ValueError(f"--state {self._path} is no state of this version of sk_asd.")
+            self.done = {}
+            for name, size, mtime, check in self._db.execute("SELECT * FROM done"):
+                if check != _check(name, size, mtime):
+                    raise ValueError(self._damaged(f"the entry of {name!r} has been changed"))
+                self.done[os.fsdecode(name)] = size, mtime
+            for place, state, check in self._db.execute("SELECT * FROM streams"):
+                if check != _check(place, state):
+                    raise ValueError(self._damaged(f"the entry of {place!r} has been changed"))
             if self._db.execute("SELECT digest FROM model").fetchall() != [(model,)]:
                 self._db.execute("DELETE FROM model")
                 self._db.execute("DELETE FROM streams")
                 self._db.execute("INSERT INTO model VALUES (?)", (model,))
-            rows = self._db.execute("SELECT path, size, mtime FROM done")
-            self.done = {os.fsdecode(name): (size, mtime) for name, size, mtime in rows}
+
+    def _damaged(self, what):
+        return (
+            f"--state {self._path} is damaged: {one_line(what)}. Nothing is scored. Put back a "
+            "copy, or move it away: all that is in the folder is then scored again."
+        )
 
     @contextlib.contextmanager
     def _errors(self):
@@ -98,7 +168,9 @@ class Memory:
         except sqlite3.OperationalError as error:
             raise OSError(f"--state {self._path}: {error}") from error
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"--state {self._path} is no state of `sk-asd watch`.") from error
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                raise ValueError(f"--state {self._path} is no state of `sk-asd watch`.") from error
+            raise ValueError(self._damaged(error)) from error
 
     def close(self):
         """Close the file."""
@@ -106,19 +178,28 @@ class Memory:
 
     def state(self, place):
         """What is remembered of a machine and section, or None."""
-        found = self._db.execute("SELECT state FROM streams WHERE place = ?", (json.dumps(place),))
-        row = found.fetchone()
+        key = (json.dumps(place),)
+        with self._errors():
+            row = self._db.execute("SELECT state FROM streams WHERE place = ?", key).fetchone()
         return None if row is None else json.loads(row[0])
 
     def put(self, path, stamp, place=None, state=None):
         """Remember that a recording is done, and the state that it left."""
         with self._errors(), self._db:
             row = (os.fsencode(path), *stamp)
-            self._db.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?)", row)
+            self._db.execute(
+                "INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", (*row, _check(*row))
+            )
             if place is not None:
                 row = (json.dumps(place), json.dumps(state))
-                self._db.execute("INSERT OR REPLACE INTO streams VALUES (?, ?)", row)
+                self._db.execute(
+                    "INSERT OR REPLACE INTO streams VALUES (?, ?, ?)", (*row, _check(*row))
+                )
         self.done[path] = stamp
+
+    def _put(self, table, *row):
+        marks = ", ".join("?" * (len(row) + 1))
+        self._db.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*row, _check(*row)))
 
     def forget(self, found, now):
         """Forget recordings that have been away for long; shares may be away for a while."""
@@ -143,6 +224,7 @@ class Watch:
         self._args = args
         self._stopper = stopper
         self._waiting = {}  # path: its stamp, and since when it has that
+        self._failed = {}  # path: its stamp, and whether to try again; these are not done
         self._loaded = set()
 
     def look(self):
@@ -150,7 +232,11 @@ class Watch:
         now = time.monotonic()
         found = self._list()
         self._memory.forget(found.keys(), now)
-        new = {path: s for path, s in found.items() if self._memory.done.get(path) != s}
+        new = {
+            path: stamp
+            for path, stamp in found.items()
+            if self._memory.done.get(path) != stamp and self._failed.get(path) != (stamp, False)
+        }
         known = {path: self._waiting.get(path) for path in new}
         self._waiting = {
             path: known[path] if known[path] and known[path][0] == stamp else (stamp, now)
@@ -183,10 +269,10 @@ class Watch:
             place = self._place(path)
             begin, events = self._score(path, place)
         except Unreadable as error:
-            if age < self._args.give_up:
+            if age < self._args.give_up and not isinstance(error.__cause__, LyingHeaderError):
                 return False
             message = error
-        except (ValueError, OSError) as error:
+        except Exception as error:  # whatever it is, the next recording is scored
             message = error
         else:
             for event in events:
@@ -194,22 +280,23 @@ class Watch:
             # After its lines: rather twice than never, when power fails or the process is killed.
             self._memory.put(path, stamp, place, _get_state(self._scorers(place)))
             return True
-        emit(place, path=path, message=one_line(message))
-        self._memory.put(path, stamp)
+        again = isinstance(message, Unreadable)
+        if self._failed.get(path) != (stamp, again):
+            emit(place, path=path, message=_named(message, path))
+        if isinstance(message, Broken):
+            self._memory.put(path, stamp)
+        else:  # an option, or the next start, may help
+            self._failed[path] = stamp, again
         return True
 
     def _check(self, path):
         """Raise where the header says that the recording is not whole, or does not fit."""
-        try:
+        with _reading():
             info = audio_info(self._root / path)
-        except LyingHeaderError:
-            raise  # it will not become whole
-        except (ValueError, OSError) as error:
-            raise Unreadable(error) from error
         if info.frames <= 0:
-            raise Unreadable(f"The sound file {path} holds no samples.")
+            raise Broken(f"The sound file {path} holds no samples.")
         if info.missing:
-            raise Unreadable(
+            raise Broken(
                 f"The sound file {path} is truncated: it holds {info.frames} samples, and lacks "
                 f"{info.missing}."
             )
@@ -231,7 +318,8 @@ class Watch:
         said = _read_folders(full.parent.parts, len(self._root.parts))
         name = parse_name(full.name)
         known = self._scorers.sections
-        machine = next((part for part in reversed(full.parent.parts) if part in known), None)
+        folders = map(composed, reversed(full.parent.parts))
+        machine = next((folder for folder in folders if folder in known), None)
         section = said.get("section") if name is None else name.section
         try:
             return self._scorers.place(machine, section)
@@ -242,10 +330,10 @@ class Watch:
         """Score a recording; return where it begins in the stream of its machine, and events."""
         scorer = self._scorers(place)
         if place not in self._loaded:
-            self._loaded.add(place)
             state = self._memory.state(place)
             if state is not None:
                 _set_state(scorer, state)
+            self._loaded.add(place)
         before = _get_state(scorer)
         begin, events = scorer.position / scorer.sr, []
         try:
@@ -261,15 +349,32 @@ class Watch:
     def _samples(self, path):
         """Samples of a recording, part by part."""
         n = 0
-        try:
+        with _reading():
             frames = audio_info(self._root / path).frames
             for block in audio_blocks(self._root / path):
                 n += len(block)
                 yield block[:, self._args.channel]
-        except (ValueError, OSError) as error:
-            raise Unreadable(error) from error
         if n < frames:
-            raise Unreadable(f"The sound file {path} is truncated: it lacks {frames - n} samples.")
+            raise Broken(f"The sound file {path} is truncated: it lacks {frames - n} samples.")
+
+
+@contextlib.contextmanager
+def _reading():
+    """Tell faults of a recording from those of the disk, or the network, that it is on."""
+    try:
+        yield
+    except ValueError as error:
+        raise Broken(error) from error
+    except OSError as error:
+        raise Unreadable(error) from error
+
+
+def _named(error, path):
+    """Message about a recording, in one line that names it."""
+    message = one_line(error) or type(error).__name__
+    if not isinstance(error, (Unreadable, ValueError, OSError)):
+        message = f"{type(error).__name__}: {message}"
+    return message if one_line(path) in message else f"{one_line(path)}: {message}"
 
 
 def _get_state(scorer):

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import lzma
 import shutil
 import stat
@@ -10,10 +11,24 @@ import time
 import zipfile
 import zlib
 
+from sk_asd.utils._text import printable
+
 _TIMEOUT = (15, 60)  # seconds to connect, and between two pieces
 _PIECE = 2**16  # what a broken connection loses at most
 _LONGEST_WAIT = 120
+_LARGEST_JSON = 2**24  # bytes
+LARGEST = 2**34  # bytes of an archive; those of the challenge have up to 3 GB
+# What an archive may unpack to. Recordings hardly shrink, the most silent ones tenfold.
+_MOST_MEMBERS = 200_000
+_LARGEST_MEMBER = 2**32
+_LARGEST_RATIO = 100
+_SMALL = 2**20  # bytes that any archive may unpack to
+_DEEPEST = 16  # folders within one another
+_N_SHOWN = 80  # characters of a name in a message
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # others grow without bound in one step
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+# Names that cannot stand beside one another, or are too long.
+_MISNAMED = (errno.EINVAL, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)
 # What zipfile raises: a version, a method, a name, a depth or a number that makes no sense.
 _BROKEN = (
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
@@ -26,20 +41,25 @@ def get_json(url, *, n_retries, delay):
     import requests
 
     def read():
-        response = requests.get(url, timeout=_TIMEOUT)
-        _check_status(response)
+        with requests.get(url, timeout=_TIMEOUT, stream=True) as response:
+            _check_status(response)
+            content = b""
+            for piece in response.iter_content(_PIECE):
+                content += piece
+                if len(content) > _LARGEST_JSON:
+                    raise OSError(f"{url} has more than {_LARGEST_JSON:,} bytes")
         try:
-            found = response.json()
-        except requests.exceptions.JSONDecodeError:
+            found = json.loads(content)
+        except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise OSError(f"{url} is no JSON object: {response.text[:60]!r}")
+            raise OSError(f"{url} is no JSON object: {content[:60]!r}")
         return found
 
     return _persistently(read, url, lambda: 0, n_retries, delay)
 
 
-def download(url, part, *, n_retries, delay, bar=False, extra=0):
+def download(url, part, *, size=None, n_retries, delay, bar=False, extra=0):
     """Download a file, or the rest of it.
 
     Parameters
@@ -49,6 +69,8 @@ def download(url, part, *, n_retries, delay, bar=False, extra=0):
     part : pathlib.Path
         File to write. What is in it already is taken for the beginning, and is kept when the
         download fails.
+    size : int, default=None
+        Bytes of the file, where they are known. None: at most `LARGEST`.
     n_retries : int
         Failures in a row, without one more byte, after which to give up.
     delay : float
@@ -65,11 +87,16 @@ def download(url, part, *, n_retries, delay, bar=False, extra=0):
     ConnectionError
         If the server cannot be reached, fails, or breaks off time and again.
     OSError
-        If the server refuses (other status codes), or the disk is too small.
+        If the server refuses (other status codes), redirects without end or sends another size,
+        or the disk is too small.
     """
     with naming_folder(part.parent):
         _persistently(
-            lambda: _continue(url, part, bar, extra), url, lambda: _size(part), n_retries, delay
+            lambda: _continue(url, part, size, bar, extra),
+            url,
+            lambda: _size(part),
+            n_retries,
+            delay,
         )
 
 
@@ -94,9 +121,11 @@ def _persistently(action, url, progress, n_retries, delay):
                 kept = f" {progress():,} bytes are kept; run again to go on." if progress() else ""
                 raise ConnectionError(f"Cannot get {url}: {_reason(error)}.{kept}") from error
             time.sleep(_wait(error, delay * 2 ** (failures - 1)))
+        except (requests.RequestException, ValueError) as error:  # redirects without end, ...
+            raise OSError(f"Cannot get {url}: {printable(str(error))}") from error
 
 
-def _continue(url, part, bar, extra):
+def _continue(url, part, size, bar, extra):
     """Get what is missing in one request."""
     import requests
     from tqdm import tqdm
@@ -114,7 +143,9 @@ def _continue(url, part, bar, extra):
         _check_status(response)
         if response.status_code != 206:
             start = 0  # the server sends all of it, whatever was asked
-        rest = int(response.headers.get("Content-Length", 0))
+        said = response.headers.get("Content-Length", "")
+        rest = int(said) if said.isdecimal() and len(said) < 19 else 0
+        _check_size(start + rest, size, url, at_least=rest > 0)
         check_space(part.parent, rest + extra * (start + rest), url)
         with (
             open(part, "ab" if start else "wb") as file,
@@ -128,14 +159,25 @@ def _continue(url, part, bar, extra):
                 disable=None if bar else True,  # None: unless there is a terminal
             ) as shown,
         ):
+            found = start
             for piece in response.iter_content(_PIECE):
+                found += len(piece)
+                _check_size(found, size, url)
                 file.write(piece)
                 shown.update(len(piece))
 
 
+def _check_size(found, size, url, at_least=False):
+    """Raise where a file is larger than it may be; or than it must be, where the size is known."""
+    if size is not None and (found > size or (at_least and found != size)):
+        raise OSError(f"{url} has {found:,} bytes or more, expected {size:,}")
+    if found > LARGEST:
+        raise OSError(f"{url} has {found:,} bytes or more, expected at most {LARGEST:,}")
+
+
 def _check_status(response):
     """Raise on an error status: an HTTPError where trying again may help, else an OSError."""
-    status = f"{response.url}: HTTP {response.status_code} {response.reason}"
+    status = printable(f"{response.url}: HTTP {response.status_code} {response.reason}")
     if response.status_code in (404, 410):
         raise FileNotFoundError(f"{status}. The file was moved or withdrawn.")
     if response.status_code == 429 or response.status_code >= 500:
@@ -147,8 +189,8 @@ def _check_status(response):
 def _reason(error):
     response = getattr(error, "response", None)
     if response is not None:
-        return f"HTTP {response.status_code} {response.reason}"
-    return str(error).rstrip(".") or type(error).__name__
+        return printable(f"HTTP {response.status_code} {response.reason}")
+    return printable(str(error)).rstrip(".") or type(error).__name__
 
 
 def _wait(error, seconds):
@@ -199,7 +241,8 @@ def unpack(archive, folder):
     ------
     ValueError
         If the archive is broken, or before anything is written, if a member has an absolute path,
-        climbs out of the folder, or is neither file nor folder.
+        climbs out of the folder, or is neither file nor folder, or if there are too many members,
+        or they are too large, alone, together or for the size of the archive.
     OSError
         If there is too little space.
     """
@@ -208,19 +251,37 @@ def unpack(archive, folder):
             for member in zipped.infolist():
                 fault = _fault(member)
                 if fault:
-                    raise ValueError(
-                        f"{archive} is not unpacked: its member {member.orig_filename!r} {fault}."
-                    )
-            check_space(folder, sum(member.file_size for member in zipped.infolist()), archive)
-            zipped.extractall(folder)
+                    name = member.orig_filename[:_N_SHOWN]
+                    raise ValueError(f"{archive} is not unpacked: its member {name!r} {fault}.")
+            total = _check_growth(zipped, archive)
+            check_space(folder, total, archive)
+            zipped.extractall(folder)  # writes no more of a member than it declares
     except (*_BROKEN, OSError) as error:
         # zipfile asks for places that no file has.
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        if isinstance(error, OSError) and error.errno not in (None, *_MISNAMED):
             raise
         archive.unlink()
         raise ValueError(
             f"{archive} is broken and was deleted: {error}. Run again to download it anew."
         ) from error
+
+
+def _check_growth(zipped, archive):
+    """Bytes that the members of an archive declare; raise if that is beyond measure."""
+    members, size = zipped.infolist(), archive.stat().st_size
+    sizes = [member.file_size for member in members]
+    total, largest = sum(sizes), max(sizes, default=0)
+    for found, most, what in (
+        (len(members), _MOST_MEMBERS, "members"),
+        (largest, _LARGEST_MEMBER, "bytes in a member"),
+        (total, max(_SMALL, _LARGEST_RATIO * size), f"bytes in an archive of {size:,}"),
+    ):
+        if found > most:
+            raise ValueError(
+                f"{archive} is not unpacked: it declares {found:,} {what}, expected at most "
+                f"{most:,}."
+            )
+    return total
 
 
 def _fault(member):
@@ -231,8 +292,12 @@ def _fault(member):
         return "has an absolute path"
     if ".." in name.split("/"):
         return "climbs out of the folder"
-    if not name or "\0" in name:
+    if not name or not name.isprintable():
         return "has no proper name"
+    if name.count("/") > _DEEPEST:
+        return f"lies in more than {_DEEPEST} folders"
+    if member.compress_type not in _METHODS:
+        return "is compressed in an unusual way"
     if kind == stat.S_IFLNK:
         return "is a link"
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):

@@ -5,13 +5,14 @@ import datetime
 import json
 import logging
 import os
+import re
 import shutil
 from numbers import Integral, Real
 from pathlib import Path
 
 from sk_asd.datasets._archives import LICENCES, find_archives
 from sk_asd.datasets._audio import audio_suffixes
-from sk_asd.datasets._download import download, get_json, naming_folder, unpack
+from sk_asd.datasets._download import LARGEST, download, get_json, naming_folder, unpack
 from sk_asd.datasets._ground_truth import read_ground_truth
 from sk_asd.datasets._load import (
     _audio_files,
@@ -22,8 +23,11 @@ from sk_asd.datasets._load import (
     _table,
 )
 from sk_asd.utils._sklearn import Interval, validate_params
+from sk_asd.utils._text import printable
 
 ZENODO = "https://zenodo.org"
+_CHECKSUM = re.compile(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", re.IGNORECASE)
+_N_SHOWN = 10  # names in a message
 
 
 @validate_params(
@@ -103,15 +107,17 @@ def fetch_dcase(
     ------
     ValueError
         If the year, machine or subset does not exist; if a checksum is wrong or an archive is
-        broken, which is then deleted; if an archive holds other than the recordings of the machine,
-        or a member that would be written elsewhere.
+        broken, which is then deleted; if the record is malformed; if an archive holds other than
+        the recordings of the machine, a member that would be written elsewhere, or more than is
+        plausible for its size.
     FileNotFoundError
         If the server does not have the archive, or with ``download_if_missing=False``, if the
         data are not there.
     ConnectionError
         If the server cannot be reached, or fails time and again. What was downloaded is kept.
     OSError
-        If there is too little space, or the folder cannot be written.
+        If there is too little space, the folder cannot be written, or the server sends more than
+        the record says, or than 16 GiB.
 
     See Also
     --------
@@ -221,7 +227,7 @@ def _fetch(archive, home, records, base_url, n_retries, delay, bar):
     if archive.record not in records:
         records[archive.record] = _record(archive, base_url, n_retries, delay)
     record = records[archive.record]
-    checksum = f"md5:{archive.md5}" if archive.md5 else _checksum(archive, record)
+    checksum, size = _entry(archive, record)
 
     downloads = home / "downloads"
     part = downloads / f"{archive.name}.part"
@@ -229,7 +235,7 @@ def _fetch(archive, home, records, base_url, n_retries, delay, bar):
 
     def resume(url, output_file, pooch):
         # The archive itself, and at least once more its size when it is unpacked.
-        download(url, part, n_retries=n_retries, delay=delay, bar=bar, extra=1)
+        download(url, part, size=size, n_retries=n_retries, delay=delay, bar=bar, extra=1)
         os.replace(part, output_file)
 
     with _quiet(pooch.get_logger()):
@@ -244,7 +250,7 @@ def _fetch(archive, home, records, base_url, n_retries, delay, bar):
         {
             "archive": archive.name,
             "record": _page(archive),
-            "title": record.get("metadata", {}).get("title"),
+            "title": _metadata(record, "title"),
             "licence": _licence_of(record) or LICENCES.get(archive.record) or "not named",
             "checksum": checksum,
             "fetched": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -266,19 +272,52 @@ def _record(archive, base_url, n_retries, delay):
         return {}
 
 
-def _checksum(archive, record):
-    files = {file.get("key"): file.get("checksum") for file in record.get("files", [])}
-    if not files.get(archive.name):
+def _entry(archive, record):
+    """Checksum and size of an archive, by its record; None where they are not said and not needed.
+
+    Raises
+    ------
+    ValueError
+        If the record is malformed, or has no checksum where it is needed.
+    """
+    page = _page(archive)
+    files = record.get("files", [])
+    if not isinstance(files, list) or not all(
+        isinstance(file, dict) and isinstance(file.get("key"), str) for file in files
+    ):
+        raise ValueError(f"Record {page} is malformed: expected a list of files with their keys.")
+    found = [file for file in files if file["key"] == archive.name]
+    checksum, size = (found[0].get(key) if found else None for key in ("checksum", "size"))
+    if size is not None and (type(size) is not int or not 0 < size <= LARGEST):
         raise ValueError(
-            f"Record {_page(archive)} has no checksum of {archive.name}; it lists "
-            f"{', '.join(map(str, files)) or 'no files'}."
+            f"Record {page} is malformed: {archive.name} has the size {size!r}, expected a number "
+            f"of bytes up to {LARGEST:,}."
         )
-    return files[archive.name]
+    if archive.md5:  # what is known here is worth more
+        return f"md5:{archive.md5}", size
+    if checksum is None:
+        names = ", ".join(printable(file["key"]) for file in files[:_N_SHOWN]) or "no files"
+        more = f" and {len(files) - _N_SHOWN} more" if len(files) > _N_SHOWN else ""
+        raise ValueError(
+            f"Record {page} has no checksum of {archive.name}; it lists {names}{more}."
+        )
+    if not isinstance(checksum, str) or not _CHECKSUM.fullmatch(checksum):
+        raise ValueError(
+            f"Record {page} is malformed: {archive.name} has the checksum {checksum!r}."
+        )
+    return checksum, size
+
+
+def _metadata(record, *keys):
+    """Text among the metadata of a record, or None."""
+    for key in ("metadata", *keys):
+        record = record.get(key) if isinstance(record, dict) else None
+    return printable(record) if isinstance(record, str) and record else None
 
 
 def _licence_of(record):
-    licence = record.get("metadata", {}).get("license") or {}
-    return licence.get("id") or licence.get("title")
+    names = (("license", "id"), ("license", "title"), ("license",))
+    return next(filter(None, (_metadata(record, *name) for name in names)), None)
 
 
 @contextlib.contextmanager
@@ -347,7 +386,7 @@ def _licence(home, archive):
     """Licence as recorded beside the data."""
     path = home / archive.folder / f"{Path(archive.name).stem}.json"
     try:
-        return json.loads(path.read_text("utf-8"))["licence"]
+        return printable(str(json.loads(path.read_text("utf-8"))["licence"]))
     except (OSError, ValueError, KeyError, TypeError):  # put there by hand
         return LICENCES.get(archive.record, "not recorded")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._names import parse_name
 from sk_asd.utils._normal import LABEL_CODES
+from sk_asd.utils._text import composed
 
 _GROUND_TRUTH = re.compile(r"ground_truth_(.+?)_(?:section|id)_\d+\w*\.csv")
 _VALUES = {
@@ -23,7 +24,7 @@ _WRONG_IN_LIST = {
 
 def clip_key(machine, name):
     """Identity of an evaluation clip, whatever its suffix: machine, section, domain, index."""
-    return machine, name.section, name.domain, name.index
+    return composed(machine), name.section, name.domain, name.index
 
 
 def read_ground_truth(sources):

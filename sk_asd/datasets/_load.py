@@ -10,9 +10,17 @@ import pandas as pd
 from sk_asd.datasets._audio import audio_suffixes, sound_files
 from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._ground_truth import clip_key, read_ground_truth
-from sk_asd.datasets._names import GRAMMARS, column_name, parse_name, stem_of, typed_column
+from sk_asd.datasets._names import (
+    GRAMMARS,
+    column_name,
+    parse_name,
+    section_name,
+    stem_of,
+    typed_column,
+)
 from sk_asd.utils._normal import LABEL_WORDS
 from sk_asd.utils._sklearn import StrOptions, validate_params
+from sk_asd.utils._text import composed
 
 COLUMNS = ("machine", "section", "domain", "split", "label")
 
@@ -80,8 +88,9 @@ def load_clips(root, *, layout="auto", on_unknown="error", ground_truth=None):
     DataFrame
         One row a clip, sorted by path, with the columns
 
-        - ``path`` (str): absolute path of the file.
-        - ``machine`` (str).
+        - ``path`` (str): absolute path of the file, as the disk has it.
+        - ``machine`` (str): this and all other names in the composed form of Unicode (NFC), so that
+          those of a disk written by macOS are the same names.
         - ``section`` (str): two digits; machine ids of 2020 are sections; "00" where none is given.
         - ``domain``: "source", "target" or None.
         - ``split``: "train", "test", "supplemental", or None where no folder and no name says it.
@@ -188,7 +197,11 @@ def _read_rows(files, root, layout):
         elif layout == "tree" and ("split" in place or "label" in place):
             row |= {"section": "00"} | place
         elif layout == "flat":
-            row |= {"machine": file.parent.name or _NAMELESS, "section": "00", "split": "train"}
+            row |= {
+                "machine": composed(file.parent.name) or _NAMELESS,
+                "section": "00",
+                "split": "train",
+            }
         else:
             unknown.append(file)
         if row["split"] == "train" and row["label"] is None:
@@ -226,7 +239,7 @@ def _read_folders(folders, depth):
 
     def meaning(folder):
         section = _SECTION_FOLDER.fullmatch(folder.lower())
-        return {"section": f"{int(section[1]):02d}"} if section else _FOLDERS.get(folder.lower())
+        return {"section": section_name(section[1])} if section else _FOLDERS.get(folder.lower())
 
     inside = [i for i in range(depth, len(folders)) if meaning(folders[i])]
     first = inside[-1] if inside else len(folders) - 1
@@ -234,7 +247,7 @@ def _read_folders(folders, depth):
     while first > 0 and (said := meaning(folders[first])) is not None:
         place = said | place
         first -= 1
-    place["machine"] = folders[first] if first > 0 else _NAMELESS
+    place["machine"] = composed(folders[first]) if first > 0 else _NAMELESS
     return place
 
 
@@ -275,7 +288,7 @@ def _read_attribute_tables(folder):
                 pairs = parsed.attributes if parsed else {}
             else:
                 pairs = {
-                    column_name(key.strip()): value.strip()
+                    column_name(composed(key.strip())): composed(value.strip())
                     for key, value in zip(fields[::2], fields[1::2])
                     if key.strip() not in ("", "noAttribute") and value.strip()
                 }

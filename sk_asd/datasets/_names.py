@@ -27,6 +27,7 @@ import pandas as pd
 
 from sk_asd.datasets._audio import audio_suffixes
 from sk_asd.utils._containers import RESERVED
+from sk_asd.utils._text import composed
 
 GRAMMARS = (
     "section_<dd>[_source|_target][_train|_test][_normal|_anomaly]_<dddd>[_<key>_<value>...]",
@@ -47,6 +48,7 @@ _WORDS = {
 }
 _DIGITS = re.compile(r"[0-9]{1,18}")  # as many as 64 bits hold
 _ID_NAME = re.compile(rf"(?:(normal|anomaly)_)?id_({_DIGITS.pattern})_({_DIGITS.pattern})")
+_WHOLE = re.compile(rf"({_DIGITS.pattern})(?:\.0*)?")
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?", re.ASCII)
 _GLUED = re.compile(r"([A-Za-z][A-Za-z-]*)(\d+(?:\.\d+)?)|([A-Z][a-z]+)([A-Z])")  # spd1000, BckgA
 _QUANTITY = re.compile(r"([+-]?\d{1,18}(?:\.\d+)?)([A-Za-z%]*)", re.ASCII)
@@ -87,9 +89,35 @@ def stem_of(name):
 
 
 def without_suffix(name):
-    """Name of a file without the suffix, where that is one of a sound file."""
+    """Name of a file, composed, without the suffix, where that is one of a sound file."""
+    name = composed(name)
     head, dot, suffix = name.rpartition(".")
     return head if dot and f".{suffix.lower()}" in audio_suffixes() else name
+
+
+def section_name(value):
+    """Name of a section as it is in file names and clip tables: numbers have two digits.
+
+    A table that went through csv has sections 0, 0.0 or "0" in the place of "00".
+
+    Parameters
+    ----------
+    value : str or number
+        The section.
+
+    Returns
+    -------
+    str
+        Its name.
+
+    Examples
+    --------
+    >>> [section_name(value) for value in (0, 3.0, "3", "03", "left")]
+    ['00', '03', '03', '03', 'left']
+    """
+    text = composed(str(value).strip())
+    number = _WHOLE.fullmatch(text)
+    return f"{int(number[1]):02d}" if number else text
 
 
 def parse_name(name):
@@ -115,7 +143,7 @@ def parse_name(name):
     match = _ID_NAME.fullmatch(stem)
     if match:
         label, section, index = match.groups()
-        return ClipName(f"{int(section):02d}", None, None, label, int(index), {})
+        return ClipName(section_name(section), None, None, label, int(index), {})
 
     head, *tokens = stem.split("_")
     if head != "section" or len(tokens) < 2 or not _DIGITS.fullmatch(tokens[0]):
@@ -135,7 +163,7 @@ def parse_name(name):
     if "kind" in found:
         attributes = {"kind": found["kind"], **attributes}
     return ClipName(
-        section=f"{int(section):02d}",
+        section=section_name(section),
         domain=found.get("domain"),
         split=found.get("split"),
         label=found.get("label"),

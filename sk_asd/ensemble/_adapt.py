@@ -16,7 +16,7 @@ from sk_asd.detectors._base import BaseDetector
 from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.ensemble._domain_normalized import DomainNormalizedDetector
 from sk_asd.ensemble._grouped import GroupedDetector, most_normal
-from sk_asd.ensemble._groups import one_group, rows_by_group
+from sk_asd.ensemble._groups import group_name, one_group, rows_by_group
 from sk_asd.ensemble._members import offset_of, scores_of
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.utils._containers import column_of, plain, take_clips
@@ -141,7 +141,7 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
     """
     check_is_fitted(detector)
     clips, _ = normal_clips(clips)
-    new = [new] if isinstance(new, str) else [tuple(g) if isinstance(g, list) else g for g in new]
+    new = [group_name(group) for group in ([new] if isinstance(new, str) else new)]
     how = _How(new, scores_only, set())
     adapted, _ = _adapted(detector, clips, how)
     unused = [group for group in new if group not in how.found]

@@ -10,21 +10,16 @@ from sklearn.utils import gen_batches
 
 from sk_asd.ensemble._simplex import combine
 from sk_asd.metrics import dcase_scorer
-from sk_asd.metrics._dcase import DOMAINS, _check_classes, _test_table, _year
+from sk_asd.metrics._dcase import COLUMNS, DOMAINS, _sections, _test_table, _year
 
-# Name: year of the rules and column of the total.
+# Name: year of the rules (None: what the clips can be measured by), and column of the last row.
 METRICS = {
-    "dcase": (2022, "hmean"),
-    "hmean": (2022, "hmean"),
+    "dcase": (None, "total"),
+    "hmean": (None, "total"),
     "auc_source": (2022, "auc_source"),
     "auc_target": (2022, "auc_target"),
     "pauc": (2022, "pauc"),
     "auc": (2020, "auc"),
-}
-_COLUMNS = {
-    2022: ("auc_source", "auc_target", "pauc"),
-    2021: ("auc_source", "auc_target", "pauc_source", "pauc_target"),
-    2020: ("auc", "pauc"),
 }
 _CHUNK = 2**17  # scores that a thread sorts at a time: they stay in the processor's cache
 
@@ -50,9 +45,9 @@ def metric_of(scoring):
         scoring, keywords = scoring.func, scoring.keywords
     if scoring is not dcase_scorer or not set(keywords) <= {"rules", "max_fpr"}:
         return None
-    rules = _year(keywords.get("rules", 2022))
-    column = "mean" if rules == 2020 else "hmean"
-    return {"rules": rules, "column": column, "max_fpr": keywords.get("max_fpr", 0.1)}
+    rules = keywords.get("rules")
+    rules = None if rules is None else _year(rules)
+    return {"rules": rules, "column": "total", "max_fpr": keywords.get("max_fpr", 0.1)}
 
 
 class _Task(NamedTuple):
@@ -79,10 +74,10 @@ class GridMetric:
     ----------
     clips : DataFrame or DataArray
         Clips with the columns that :func:`~sk_asd.metrics.dcase_scores` needs.
-    rules : {2020, 2021, 2022}
+    rules : {2020, 2021, 2022, None}
         Year of the rules.
     column : str
-        Column of the table; the last row is taken.
+        Column of the table, or "total", the mean of all; the last row is taken.
     max_fpr : float
         Largest false positive rate of the partial AUC.
 
@@ -93,14 +88,13 @@ class GridMetric:
     """
 
     def __init__(self, clips, *, rules, column, max_fpr):
-        self.column, self.columns = column, _COLUMNS[rules]
-        table = _test_table(clips, np.zeros(len(clips)), rules)
+        year = _year(rules, clips)
+        self.column, self.columns = column, COLUMNS[year]
+        table = _test_table(clips, np.zeros(len(clips)), year)
         self.machines, self.fields = [], []
-        for (machine, section), group in table.groupby(["machine", "section"], dropna=False):
-            place = f"machine {machine!r}, section {section!r}"
-            _check_classes(group, place)
-            self.fields += _fields(group, len(self.machines), place, rules, max_fpr)
-            self.machines.append(machine if machine == machine else None)  # NaN to None
+        for (machine, _), parts in _sections(table, year):
+            self.fields += _fields(parts, len(self.machines), year, max_fpr)
+            self.machines.append(machine)
         covered = {self.columns[t.column] for field in self.fields for t in field.tasks}
         if column in self.columns and column not in covered:
             raise ValueError(f"No section has test clips for the metric {column!r}.")
@@ -144,39 +138,44 @@ class GridMetric:
         """Last row of the table, as sk_asd.metrics puts it together."""
         if self.column in self.columns:
             numbers = numbers[:, :, [self.columns.index(self.column)]]
-        if self.columns != _COLUMNS[2020]:
+        if self.columns != COLUMNS[2020]:
             floored = np.maximum(numbers, sys.float_info.epsilon).reshape(len(numbers), -1)
             return 1 / np.nanmean(1 / floored, axis=1)
         machines = np.array(self.machines, dtype=object)
-        of_machines = [numbers[:, machines == m].mean(axis=1) for m in dict.fromkeys(machines)]
+        measured = ~np.isnan(numbers[0]).all(axis=1)
+        of_machines = [
+            numbers[:, measured & (machines == m)].mean(axis=1)
+            for m in dict.fromkeys(machines[measured])
+        ]
         return np.mean(of_machines, axis=0).mean(axis=1)
 
 
-def _fields(group, place, name, rules, max_fpr):
-    """What is ranked in one section."""
-    rows, anomaly = group.index.to_numpy(), group["anomaly"].to_numpy()
-    columns = _COLUMNS[rules]
-    everything = np.ones(len(rows), dtype=bool)
-    if rules == 2020:
-        tasks = [_Task(0, ~anomaly, None), _Task(1, ~anomaly, max_fpr)]
-        return [_Field(place, rows, anomaly, tasks)]
-    fields, tasks = [], []
-    for domain in DOMAINS:
-        inside = (group["domain"] == domain).to_numpy()
-        auc = columns.index(f"auc_{domain}")
-        if rules == 2022:
-            normal = inside & ~anomaly
-            tasks += [_Task(auc, normal, None)] if normal.any() else []
-        elif inside.any():
-            _check_classes(group[inside], f"{name}, domain {domain!r}")
-            normal = ~anomaly[inside]
-            pauc = columns.index(f"pauc_{domain}")
-            own = [_Task(auc, normal, None), _Task(pauc, normal, max_fpr)]
-            fields.append(_Field(place, rows[inside], anomaly[inside], own))
-    if rules == 2022:
-        tasks.append(_Task(columns.index("pauc"), everything & ~anomaly, max_fpr))
-        fields.append(_Field(place, rows, anomaly, tasks))
-    return fields
+def _fields(parts, place, year, max_fpr):
+    """What is ranked in one section, as sk_asd.metrics takes it apart."""
+
+    def field(clips, *tasks):
+        anomaly = clips["anomaly"].to_numpy()
+        tasks = [(name, ~anomaly & inside, max_fpr) for name, inside, max_fpr in tasks]
+        tasks = [
+            _Task(COLUMNS[year].index(name), normal, max_fpr)
+            for name, normal, max_fpr in tasks
+            if normal.any()
+        ]
+        return _Field(place, clips.index.to_numpy(), anomaly, tasks)
+
+    if year == 2021:
+        return [
+            field(part, (f"auc_{domain}", True, None), (f"pauc_{domain}", True, max_fpr))
+            for domain, part in parts.items()
+            if len(part)
+        ]
+    if not len(parts):
+        return []
+    if year == 2020:
+        return [field(parts, ("auc", True, None), ("pauc", True, max_fpr))]
+    inside = {domain: (parts["domain"] == domain).to_numpy() for domain in DOMAINS}
+    aucs = [(f"auc_{domain}", mask, None) for domain, mask in inside.items()]
+    return [field(parts, *aucs, ("pauc", True, max_fpr))]
 
 
 def _numbers(field, scores):

@@ -9,6 +9,7 @@ from sklearn.model_selection import StratifiedKFold, check_cv
 
 from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table, is_labelled
 from sk_asd.utils._sklearn import _num_samples
+from sk_asd.utils._text import composed
 
 
 class ByColumns:
@@ -82,10 +83,15 @@ def labels_of(X, columns):
                 f"Column {name!r} has no value for {missing.sum()} of {len(column)} clips, "
                 f"the first at position {int(np.argmax(missing))}."
             )
-        values.append(column.tolist())
+        values.append([composed(value) for value in column.tolist()])
     labels = np.empty(len(values[0]), dtype=object)
     labels[:] = values[0] if len(columns) == 1 else list(zip(*values))
     return labels
+
+
+def group_name(group):
+    """Name of a group that a user has given, as :func:`labels_of` makes it."""
+    return tuple(map(composed, group)) if isinstance(group, (list, tuple)) else composed(group)
 
 
 def one_group(X):

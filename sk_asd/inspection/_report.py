@@ -17,7 +17,7 @@ from sk_asd.inspection._report_clips import shown_clips
 from sk_asd.inspection._roc import RocDisplay
 from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
-from sk_asd.metrics._dcase import is_test
+from sk_asd.metrics._dcase import is_test, rules_for
 from sk_asd.utils._normal import label_kinds
 from sk_asd.utils._scores import checked_scores
 
@@ -38,7 +38,7 @@ def write_report(
     scores,
     *,
     thresholds=None,
-    rules="2022",
+    rules=None,
     title="Anomalous sounds",
     settings=None,
     parts=None,
@@ -63,8 +63,8 @@ def write_report(
         Name of each system and its scores, high = normal.
     thresholds : dict of str to array-like of shape (n_clips,), default=None
         Score below which a clip is called abnormal, for systems where it is known.
-    rules : {"2020", "2021", "2022"}, default="2022"
-        Year of the rules of the table, as in :func:`~sk_asd.metrics.dcase_scores`.
+    rules : {2020, 2021, 2022}, default=None
+        Year of the rules of the table; None as in :func:`~sk_asd.metrics.dcase_scores`.
     title : str, default="Anomalous sounds"
         Title of the report.
     settings : dict of str to object, default=None
@@ -130,6 +130,7 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     ).get_template("report.html")
+    rules = rules_for(clips) if rules is None else rules
     tables = list(_tables(clips, scores, rules, parts))
     html = template.render(
         title=title,

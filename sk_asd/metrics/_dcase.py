@@ -13,9 +13,22 @@ from sk_asd.utils._normal import ANOMALY, NORMAL, kinds_of_labels
 
 LABELS = (NORMAL, ANOMALY)
 DOMAINS = ("source", "target")
+COLUMNS = {
+    2022: ("auc_source", "auc_target", "pauc"),
+    2021: ("auc_source", "auc_target", "pauc_source", "pauc_target"),
+    2020: ("auc", "pauc"),
+}
+NO_DOMAIN = (
+    "No test clip has a domain: figures by the rules of 2020, AUC and partial AUC of all clips."
+)
+_N_SHOWN = 3  # machines and sections without figures that are named
 
 
-def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
+class NotMeasurable(ValueError):  # noqa: N818
+    """No section has test clips of both classes, or none of the domains that the rules need."""
+
+
+def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
     """Compute the official metrics of DCASE Task 2 per section, per machine and in total.
 
     Only test clips with a label count. Rows whose ``split`` is not ``"test"`` (training and
@@ -28,12 +41,14 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
         Clip table, or an array labelled from one, with ``machine``, ``section`` and ``label``
         (``"normal"`` or ``"anomaly"``, or another word for them, 0 and 1 among these), and under
         the rules of 2021 and 2022 ``domain`` (``"source"`` or ``"target"``). Under those of 2022
-        an anomaly needs no domain.
+        an anomaly needs no domain. Where the domain of others is missing, they count for what
+        needs none alone.
     scores : array-like of shape (n_clips,)
         Scores as `score_samples` gives them: high = normal. One for every row of `clips`, the
         ignored ones too. A Series must have the index of `clips`, in any order.
-    rules : {2020, 2021, 2022}, default=2022
-        Year of the rules. Those of 2022 also hold for the years after it.
+    rules : {2020, 2021, 2022}, default=None
+        Year of the rules. Those of 2022 also hold for the years after it. None: 2022, but 2020,
+        with a warning, where no normal test clip has a domain.
     max_fpr : float, default=0.1
         Largest false positive rate of the partial AUC.
 
@@ -50,7 +65,8 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
         - 2021: ``auc_source``, ``auc_target``, ``pauc_source``, ``pauc_target``, ``hmean``;
         - 2020: ``auc``, ``pauc``, ``mean``.
 
-        A metric of a domain of which a section has no test clips is NaN.
+        A metric of a domain of which a section has no test clips is NaN, and so are all of a
+        section that has test clips of one class only.
 
     Raises
     ------
@@ -58,8 +74,14 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
         If `clips` is neither a DataFrame nor a labelled array.
     ValueError
         If a column is missing or has an unknown value, the numbers of clips and scores differ, a
-        score is NaN or +inf, no labelled test clip is there, or a section has clips of one class
-        only.
+        score is NaN or +inf, no labelled test clip is there, or no section has clips of both
+        classes.
+
+    Warns
+    -----
+    UserWarning
+        On test clips without a label, on normal ones without a domain where others have one, and
+        on sections without figures.
 
     See Also
     --------
@@ -107,20 +129,18 @@ def dcase_scores(clips, scores, *, rules=2022, max_fpr=0.1):
     1     fan   hmean         1.0        0.75  0.737  0.813
     2   total   hmean         1.0        0.75  0.737  0.813
     """
-    year = _year(rules)
+    year = _year(rules, clips)
     test = _test_table(clips, scores, year)
     metrics = {2020: _metrics_2020, 2021: _metrics_2021, 2022: _metrics_2022}[year]
     keys, rows = [], []
-    for (machine, section), group in test.groupby(["machine", "section"], dropna=False):
-        key = tuple(None if pd.isna(k) else k for k in (machine, section))
-        place = f"machine {key[0]!r}, section {key[1]!r}"
-        _check_classes(group, place)
+    for key, parts in _sections(test, year):
         keys.append(key)
-        rows.append(metrics(group, place, max_fpr))
-    return _with_totals(keys, pd.DataFrame(rows), "mean" if year == 2020 else "hmean")
+        rows.append(metrics(parts, max_fpr))
+    table = pd.DataFrame(rows, columns=COLUMNS[year], dtype=float)
+    return _with_totals(keys, table, "mean" if year == 2020 else "hmean")
 
 
-def dcase_score(clips, scores, *, rules=2022, max_fpr=0.1):
+def dcase_score(clips, scores, *, rules=None, max_fpr=0.1):
     """Compute the official score of DCASE Task 2.
 
     Parameters
@@ -129,8 +149,8 @@ def dcase_score(clips, scores, *, rules=2022, max_fpr=0.1):
         Clip table, or an array labelled from one; see :func:`dcase_scores`.
     scores : array-like of shape (n_clips,)
         Scores as `score_samples` gives them: high = normal.
-    rules : {2020, 2021, 2022}, default=2022
-        Year of the rules.
+    rules : {2020, 2021, 2022}, default=None
+        Year of the rules; None as in :func:`dcase_scores`.
     max_fpr : float, default=0.1
         Largest false positive rate of the partial AUC.
 
@@ -180,7 +200,23 @@ def is_test(clips):
     return rows
 
 
-def _year(rules):
+def rules_for(clips):
+    """Year of the rules that clips can be measured by: 2022, or 2020 where none has a domain."""
+    label, domain = column_of(clips, "label"), column_of(clips, "domain")
+    if label is None:
+        return 2022
+    normal = is_test(clips) & (label.astype(object) == "normal")
+    known = np.zeros(len(clips), dtype=bool) if domain is None else ~pd.isna(domain)
+    return 2022 if known[normal].any() or not normal.any() else 2020
+
+
+def _year(rules, clips=None):
+    """Year as a number; None means what the clips can be measured by."""
+    if rules is None and clips is not None:
+        year = rules_for(clips)
+        if year == 2020:
+            warnings.warn(NO_DOMAIN, UserWarning, stacklevel=3)
+        return year
     if str(rules) not in ("2020", "2021", "2022"):
         raise ValueError(
             f"rules must be 2020, 2021 or 2022, got {rules!r}; those of 2022 hold after it, too."
@@ -216,8 +252,18 @@ def _test_table(clips, scores, year):
         table = table[labelled]
     table = table.assign(anomaly=(table["label"] == ANOMALY).astype(bool))
     if year > 2020:
-        needs = slice(None) if year == 2021 else ~table["anomaly"]
-        _check_values(table[needs], "domain", DOMAINS, "; rules=2020 need none")
+        needing = table if year == 2021 else table[~table["anomaly"]]
+        _check_values(needing, "domain", (*DOMAINS, None), "; rules=2020 need none")
+        lacking = needing["domain"].isna()
+        if lacking.any():
+            message = (
+                f"{lacking.sum()} of {len(needing)} test clips have no domain, the first "
+                f"{needing['name'][lacking].iloc[0]}"
+            )
+            if lacking.all():
+                raise NotMeasurable(f"{message}; rules=2020 need none.")
+            what = "they do not count" if year == 2021 else "they count for the partial AUC alone"
+            warnings.warn(f"{message}: {what}.", UserWarning, stacklevel=3)
     bad = ~(table["score"].to_numpy() > -np.inf)
     if bad.any():
         raise ValueError(
@@ -259,22 +305,74 @@ def _names(clips):
 def _check_values(table, column, allowed, hint=""):
     bad = ~table[column].isin(allowed)
     if bad.any():
+        expected = " or ".join(repr(value) for value in allowed if value is not None)
         raise ValueError(
-            f"The column {column!r} must hold {' or '.join(map(repr, allowed))}, found "
+            f"The column {column!r} must hold {expected}, found "
             f"{table[column][bad].iloc[0]!r} for {table['name'][bad].iloc[0]} "
             f"({bad.sum()} of {len(table)} clips){hint}."
         )
 
 
-def _check_classes(group, place):
-    """Check that a group has both classes."""
-    if group["anomaly"].nunique() < 2:
-        only = LABELS[int(group["anomaly"].iloc[0])]
-        other = LABELS[1 - LABELS.index(only)]
-        raise ValueError(
-            f"An AUC needs both classes, but the {len(group)} test clips of {place} are all "
-            f"{only!r}: expected at least one {other!r}."
+def _sections(test, year):
+    """Sections and what can be measured of them.
+
+    Parameters
+    ----------
+    test : DataFrame
+        As :func:`_test_table` returns it.
+    year : int
+        Year of the rules.
+
+    Returns
+    -------
+    list of tuple
+        Machine and section (None where there is none), and their clips; under the rules of 2021 a
+        dict of those by domain. Clips of one class only are left out (empty).
+
+    Raises
+    ------
+    NotMeasurable
+        If nothing is left.
+
+    Warns
+    -----
+    UserWarning
+        Naming what is left out.
+    """
+    found, faults, measurable = [], [], False
+
+    def both(group, place):
+        nonlocal measurable
+        kinds = group["anomaly"].unique()
+        if len(kinds) == 1:
+            only, other = (LABELS[int(anomaly)] for anomaly in (kinds[0], not kinds[0]))
+            faults.append(
+                f"the {len(group)} test clips of {place} are all {only!r}: expected at least one "
+                f"{other!r}"
+            )
+        measurable |= len(kinds) == 2
+        return group if len(kinds) == 2 else group[:0]
+
+    for names, group in test.groupby(["machine", "section"], dropna=False):
+        key = tuple(None if pd.isna(name) else name for name in names)
+        place = f"machine {key[0]!r}, section {key[1]!r}"
+        if year == 2021:
+            parts = {
+                domain: both(group[group["domain"] == domain], f"{place}, domain {domain!r}")
+                for domain in DOMAINS
+            }
+        else:
+            parts = both(group, place)
+        found.append((key, parts))
+    if faults:
+        more = f", and {len(faults) - _N_SHOWN} more" if len(faults) > _N_SHOWN else ""
+        message = f"An AUC needs both classes, but {'; '.join(faults[:_N_SHOWN])}{more}."
+        if not measurable:
+            raise NotMeasurable(message)
+        warnings.warn(
+            f"{message} Their figures are missing, also in totals.", UserWarning, stacklevel=3
         )
+    return found
 
 
 def _auc(group, max_fpr=None):
@@ -282,30 +380,28 @@ def _auc(group, max_fpr=None):
     return float(roc_auc_score(group["anomaly"], rankdata(group["score"]), max_fpr=max_fpr))
 
 
-def _metrics_2022(group, place, max_fpr):
-    metrics = {}
+def _metrics_2022(group, max_fpr):
+    if not len(group):
+        return {}
+    metrics = {"pauc": _auc(group, max_fpr)}
     for domain in DOMAINS:
         normal = ~group["anomaly"] & (group["domain"] == domain)
         # The anomalies of both domains, also where this one has no anomaly of its own.
-        metrics[f"auc_{domain}"] = (
-            _auc(group[normal | group["anomaly"]]) if normal.any() else np.nan
-        )
-    return {**metrics, "pauc": _auc(group, max_fpr)}
+        if normal.any():
+            metrics[f"auc_{domain}"] = _auc(group[normal | group["anomaly"]])
+    return metrics
 
 
-def _metrics_2021(group, place, max_fpr):
-    aucs, paucs = {}, {}
-    for domain in DOMAINS:
-        part = group[group["domain"] == domain]
+def _metrics_2021(parts, max_fpr):
+    metrics = {}
+    for domain, part in parts.items():
         if len(part):
-            _check_classes(part, f"{place}, domain {domain!r}")
-        aucs[f"auc_{domain}"] = _auc(part) if len(part) else np.nan
-        paucs[f"pauc_{domain}"] = _auc(part, max_fpr) if len(part) else np.nan
-    return {**aucs, **paucs}
+            metrics |= {f"auc_{domain}": _auc(part), f"pauc_{domain}": _auc(part, max_fpr)}
+    return metrics
 
 
-def _metrics_2020(group, place, max_fpr):
-    return {"auc": _auc(group), "pauc": _auc(group, max_fpr)}
+def _metrics_2020(group, max_fpr):
+    return {"auc": _auc(group), "pauc": _auc(group, max_fpr)} if len(group) else {}
 
 
 def _with_totals(keys, metrics, name):
@@ -320,7 +416,7 @@ def _with_totals(keys, metrics, name):
     name : {"hmean", "mean"}
         The mean to take, and what it is called.
     """
-    mean = _floored_hmean if name == "hmean" else np.mean
+    mean = _floored_hmean if name == "hmean" else _mean
 
     def total(rows):
         columns = {column: mean(rows[column].to_numpy()) for column in rows}
@@ -339,6 +435,12 @@ def _with_totals(keys, metrics, name):
         values = pd.Series([place[position] for place in places], dtype=object)
         table.insert(position, column, values)
     return table
+
+
+def _mean(values):
+    """Mean of the values that are not NaN; NaN if there are none."""
+    values = values[~np.isnan(values)]
+    return np.mean(values) if len(values) else np.nan
 
 
 def _floored_hmean(values):

@@ -42,7 +42,7 @@ def anomaly_score(estimator, X):
     return -checked_scores(estimator.score_samples(X), estimator)
 
 
-def dcase_scorer(estimator, X, y=None, *, rules=2022, max_fpr=0.1):
+def dcase_scorer(estimator, X, y=None, *, rules=None, max_fpr=0.1):
     """Score an estimator with the official number, for ``GridSearchCV(..., scoring=dcase_scorer)``.
 
     Only the test clips of `X` are scored, so that it can be given a whole clip table.
@@ -55,8 +55,8 @@ def dcase_scorer(estimator, X, y=None, *, rules=2022, max_fpr=0.1):
         Clip table, or an array labelled from one; see :func:`dcase_scores`.
     y : None
         Ignored: the labels are a column of `X`.
-    rules : {2020, 2021, 2022}, default=2022
-        Year of the rules; for another year than the default pass
+    rules : {2020, 2021, 2022}, default=None
+        Year of the rules; None as in :func:`dcase_scores`. For another year pass
         ``functools.partial(dcase_scorer, rules=2020)``.
     max_fpr : float, default=0.1
         Largest false positive rate of the partial AUC.

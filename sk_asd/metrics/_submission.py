@@ -9,9 +9,10 @@ import pandas as pd
 
 from sk_asd.datasets._audio import replacing
 from sk_asd.datasets._csv import NO_TEXT, csv_rows, quoting
-from sk_asd.datasets._names import stem_of, without_suffix
+from sk_asd.datasets._names import section_name, stem_of, without_suffix
 from sk_asd.metrics._dcase import DOMAINS, _aligned, _year, is_test
 from sk_asd.utils._containers import column_of
+from sk_asd.utils._text import composed
 
 _N_SHOWN = 3
 
@@ -53,7 +54,8 @@ def write_submission(clips, scores, decisions, folder, *, rules=2022):
     Notes
     -----
     Rows are ``<file name>,<value>`` in the order of the names, without a header, and end with LF.
-    The names of the files:
+    A section that is a number, as csv files make it, gets its two digits back. The names of the
+    files:
 
     =====  ========================================================
     rules  file
@@ -150,10 +152,14 @@ def read_submission(folder, clips, *, rules=2022):
     table = _table(clips, year)
     groups = list(_groups(table, year))
     columns = ["anomaly_score"]
-    if any((folder / f"decision_result_{tail}.csv").exists() for tail, _ in groups):
+    # macOS may have decomposed their names.
+    there = {composed(path.name): path for path in sorted(folder.glob("*.csv"))}
+    if any(f"decision_result_{tail}.csv" in there for tail, _ in groups):
         columns.append("decision_result")
     for column in columns:
-        values = [_read_file(folder / f"{column}_{tail}.csv", rows) for tail, rows in groups]
+        names = [f"{column}_{tail}.csv" for tail, _ in groups]
+        files = [there.get(name, folder / name) for name in names]
+        values = [_read_file(file, rows) for file, (_, rows) in zip(files, groups)]
         table[column] = pd.concat(values)
     index = clips.index[table["row"]] if isinstance(clips, pd.DataFrame) else table["row"].to_list()
     result = pd.DataFrame({"score": 0.0 - table["anomaly_score"].to_numpy()}, index=index)
@@ -178,6 +184,8 @@ def _table(clips, year):
                 f"The {column} is unknown for {unknown.sum()} of {len(rows)} test clips, such as "
                 f"{table['path'][unknown].iloc[0]}."
             )
+    table["machine"] = table["machine"].map(composed)
+    table["section"] = table["section"].map(section_name)
     for column in keys[1:]:
         for value in table[column].unique():
             if Path(str(value)).name != str(value):

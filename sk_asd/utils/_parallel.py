@@ -1,7 +1,33 @@
-"""Tasks for joblib that outlive the loss of a worker of a cluster."""
+"""Tasks for joblib: workers that are lost, and workers whose master is."""
+
+import os
+import threading
+import time
 
 from joblib import delayed, parallel_config
 from joblib.parallel import get_active_backend
+
+_LOOK = 0.5  # seconds
+_watching = threading.Lock()
+
+
+def end_with_parent(process):
+    """Let this process, a worker, end soon after the one that started it.
+
+    Parameters
+    ----------
+    process : int
+        Number of the process that started it. On Windows, where nothing tells that it has gone,
+        nothing is done.
+    """
+
+    def watch():
+        while os.getppid() == process:
+            time.sleep(_LOOK)
+        os._exit(1)
+
+    if os.name != "nt" and _watching.acquire(blocking=False):  # once a process
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def task(function, *args):

@@ -118,7 +118,7 @@ def test_scores_that_do_not_fit(run, folder, scores, tmp_path, change, message):
     assert re.search(message, err), err
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00binary\x80"])
+@pytest.mark.parametrize("content", [b"", b"\x80binary", b"path\nfan.wav\n"])
 def test_files_that_are_no_csv(run, folder, tmp_path, content):
     path = tmp_path / "scores.csv"
     path.write_bytes(content)

@@ -23,6 +23,7 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sk_asd._versions import versions
 from sk_asd.cli import _run_cluster
 from sk_asd.cli._run import with_absolute_paths
+from sk_asd.cli._run_folder import RunFolder
 from sk_asd.cli._run_parts import ENSEMBLES, make_parts
 from sk_asd.cli._train import SYSTEMS
 from sk_asd.datasets import make_machine_sounds
@@ -333,7 +334,7 @@ class TestOneLine:
         assert "--n-jobs applies to this machine; with --scheduler every worker counts." in err
 
     def test_a_worker_with_other_versions(self, tmp_path):
-        args = ({"torch": "0.1"}, tmp_path, "fan", "ae", None, None, None)
+        args = ({"torch": "0.1"}, RunFolder(tmp_path), "fan", "ae", None, None, None)
         with pytest.raises(ValueError, match=r"has other versions: expected torch 0\.1 \(here "):
             _run_cluster._train(*args)
 

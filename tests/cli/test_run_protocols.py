@@ -176,7 +176,7 @@ class TestEnsembles:
             np.testing.assert_allclose(again.offset_, expected.offset_, rtol=1e-6)
         assert list(model.named_estimators_) == ["mean", "ranks", "peaks"]
         members = ["mean", "ranks", "peaks", *(["domains"] if system[-1] == "1" else [])]
-        assert {p.stem for p in (out / "models" / "fan").iterdir()} == set(members)
+        assert {p.stem for p in (out / "models" / "fan").glob("*.joblib")} == set(members)
         if system[-1] == "1":
             assert any(model.estimators_[0].domain_classifier_[-1].active_.values())
         weights = read(out / "choices.csv")
@@ -380,10 +380,79 @@ class TestProtocols:
         assert status == 2
         assert "--protocol A chooses by the labels of the test clips, of which fan has none" in err
 
-    def test_metrics_that_are_not_defined_are_found_before_training(self, run, tmp_path):
-        make_machine_sounds("fan", **{**SOUNDS, "n_test": 1}, root=tmp_path / "data")
-        argv = [*POOLING, "--out", tmp_path / "run", "--quiet"]
-        status, _, err = run("run", tmp_path / "data", *argv)
+
+def without_anomalies(root, machine):
+    for path in (root / "dev_data" / machine / "test").glob("*_anomaly_*"):
+        path.unlink()
+
+
+class TestIncompleteMachines:
+    @pytest.fixture
+    def data(self, tmp_path):
+        make_machine_sounds(("fan", "valve"), **SOUNDS, root=tmp_path / "data")
+        return tmp_path / "data"
+
+    @pytest.mark.parametrize("protocol", ["A", "B"])
+    def test_one_without_anomalies_does_not_stop_the_others(self, run, data, tmp_path, protocol):
+        without_anomalies(data, "valve")
+        argv = [*POOLING, "--protocol", protocol, "--out", tmp_path / "run", "--quiet"]
+        status, text, err = run("run", data, *argv)
+        assert status == 0
+        lines = [line for line in err.splitlines() if "An AUC needs both classes" in line]
+        assert sum("Their figures are missing" in line for line in lines) == 1
+        assert sum("valve: nothing is chosen" in line for line in lines) == (protocol == "A")
+        metrics = pd.read_csv(tmp_path / "run" / "metrics.csv").set_index("machine")["hmean"]
+        assert metrics["valve"].isna().all()
+        assert metrics["total"] == pytest.approx(metrics["fan"].iloc[-1])
+        assert f"{100 * metrics['total']:.2f}" in text
+        scores = pd.read_csv(tmp_path / "run" / "scores.csv")
+        assert set(scores["machine"]) == {"fan", "valve"}
+        assert (tmp_path / "run" / "report.html").exists()
+        if protocol == "A":
+            choices = pd.read_csv(tmp_path / "run" / "choices.csv").set_index("machine")
+            assert list(choices.index) == ["fan"]
+
+    def test_none_with_anomalies(self, run, data, tmp_path):
+        for machine in ("fan", "valve"):
+            without_anomalies(data, machine)
+        status, text, err = run("run", data, *POOLING, "--out", tmp_path / "run", "--quiet")
+        assert status == 0
+        assert err.count("No figures of dev_data: An AUC needs both classes") == 1
+        assert "No section has both classes: no metrics, no report." in text
+        assert (tmp_path / "run" / "scores.csv").exists()
+        assert not (tmp_path / "run" / "metrics.csv").exists()
+
+    def test_evaluation_data_without_anomalies(self, run, data, tmp_path):
+        make_machine_sounds("fan", **SOUNDS, root=tmp_path / "more")
+        (tmp_path / "more" / "dev_data").rename(data / "eval_data")
+        for path in (data / "eval_data" / "fan" / "test").glob("*_anomaly_*"):
+            path.unlink()
+        status, _, err = run("run", data, *POOLING, "--out", tmp_path / "run", "--quiet")
+        assert status == 0
+        assert "No figures of eval_data" in err
+        assert set(pd.read_csv(tmp_path / "run" / "metrics.csv")["data"]) == {"dev_data"}
+
+    def test_a_tree_without_domains(self, run, data, tmp_path):
+        """The layout that the README names, by the default rules."""
+        for kind in ("normal", "anomaly"):
+            (data / "tree" / "fan" / "test" / kind).mkdir(parents=True)
+        for split in ("train", "test"):
+            for i, path in enumerate(sorted((data / "dev_data" / "fan" / split).glob("*.wav"))):
+                kind = "anomaly" if "_anomaly_" in path.name else "normal"
+                target = data / "tree" / "fan" / split / kind / f"{i}.wav"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                path.rename(target)
+        status, text, err = run("run", data / "tree", *POOLING, "--out", tmp_path / "run")
+        assert status == 0
+        assert "No test clip has a domain: figures by the rules of 2020" in text
+        metrics = pd.read_csv(tmp_path / "run" / "metrics.csv")
+        assert list(metrics.columns[-3:]) == ["auc", "pauc", "mean"]
+        assert "DCASE Task 2, 2020" in (tmp_path / "run" / "report.html").read_text()
+        argv = [tmp_path / "run" / "scores.csv", data / "tree", "--quiet"]
+        status, again, err = run("evaluate", *argv)
+        assert (status, err) == (0, "")
+        assert again.startswith("No test clip has a domain")
+        assert run("evaluate", *argv, "--rules", "2020")[1] == again.split("\n", 1)[1]
+        status, _, err = run("evaluate", *argv, "--rules", "2022")
         assert status == 2
-        assert "An AUC needs both classes" in err
-        assert not (tmp_path / "run").exists()
+        assert "rules=2020 need none" in err

@@ -457,4 +457,4 @@ def test_wrong_options(watch, model, fan, tmp_path):
     with sqlite3.connect(tmp_path / "sql") as database:
         database.execute("CREATE TABLE done (something TEXT)")
     database.close()
-    refuses(OSError, "no such column", *folder, tmp_path / "sql")
+    refuses(ValueError, "sql is no state of this version", *folder, tmp_path / "sql")

@@ -100,6 +100,26 @@ def test_section_without_target_clips():
         GridMetric(clips, rules=2022, column="auc_target", max_fpr=0.1)
 
 
+@pytest.mark.parametrize("rules", [2020, 2021, 2022, None])
+@pytest.mark.filterwarnings("ignore:An AUC needs both classes", "ignore:No test clip has a domain")
+def test_sections_without_figures(rules):
+    """A machine of normal clips, a section of anomalies, and no domains where the rules say so."""
+    clips, matrix = draw(0, ties=False)
+    first, *_, last = dict.fromkeys(zip(clips["machine"], clips["section"]))
+    place = pd.Series(list(zip(clips["machine"], clips["section"])), index=clips.index)
+    normal = clips["machine"] == last[0]
+    gone = (normal & (clips["label"] == "anomaly")) | (
+        (place == first) & (clips["label"] == "normal")
+    )
+    clips, matrix = clips[~gone].reset_index(drop=True), matrix[~gone.to_numpy()]
+    if rules is None:
+        clips = clips.drop(columns="domain")
+    expected = [dcase_scores(clips, combine(matrix, w), rules=rules).iloc[-1, -1] for w in WEIGHTS]
+    metric = GridMetric(clips, rules=rules, column="total", max_fpr=0.1)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(metric(matrix, WEIGHTS), expected, atol=1e-14)
+
+
 def test_training_clips_do_not_count():
     clips, matrix = draw(0, ties=False)
     expected = GridMetric(clips, **metric_of("dcase"))(matrix, WEIGHTS)
@@ -119,7 +139,7 @@ def test_what_can_be_computed_at_once():
     assert metric_of("pauc") == {"rules": 2022, "column": "pauc", "max_fpr": 0.1}
     assert metric_of(dcase_scorer) == metric_of("dcase") == metric_of("hmean")
     partial = functools.partial(dcase_scorer, rules=2020, max_fpr=0.2)
-    assert metric_of(partial) == {"rules": 2020, "column": "mean", "max_fpr": 0.2}
+    assert metric_of(partial) == {"rules": 2020, "column": "total", "max_fpr": 0.2}
     assert metric_of("roc_auc") is None
     assert metric_of(lambda estimator, X, y: 0) is None
     assert metric_of(functools.partial(dcase_scorer, y=None)) is None

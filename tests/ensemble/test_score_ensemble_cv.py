@@ -198,8 +198,8 @@ def test_wrong_parameters(clips, params, error, message):
 
 
 def test_metrics_say_what_they_miss(clips):
-    with pytest.raises(ValueError, match="lack the column 'domain'"):
-        ScoreEnsembleCV(members(), step=0.5).fit(clips.drop(columns="domain"))
+    with pytest.raises(ValueError, match="lack the column 'machine'"):
+        ScoreEnsembleCV(members(), step=0.5, by=None).fit(clips.drop(columns="machine"))
     with pytest.raises(ValueError, match="No test clips"):
         ScoreEnsembleCV(members(), step=0.5).fit(clips[clips.split == "train"])
     with pytest.raises(TypeError, match="needs a clip table"):

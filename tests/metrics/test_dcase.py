@@ -216,7 +216,10 @@ def test_missing_domain_is_nan_and_left_out(clips, scores, rules):
 def test_rules_of_2022_need_no_domain_of_anomalies(clips, scores):
     hidden = clips.assign(domain=clips["domain"].where(clips["label"] == "normal", None))
     pd.testing.assert_frame_equal(dcase_scores(hidden, scores), dcase_scores(clips, scores))
-    with pytest.raises(ValueError, match="'domain' must hold 'source' or 'target', found None"):
+    with (
+        pytest.warns(UserWarning, match="48 of 96 test clips have no domain.*do not count"),
+        pytest.raises(ValueError, match="domain 'source' are all 'normal'"),
+    ):
         dcase_scores(hidden, scores, rules=2021)
 
 
@@ -301,21 +304,67 @@ def test_section_with_one_class(clips, scores, label, other):
     keep = (
         clips.eval("machine != 'fan' or section != '01'") | (clips["label"] == label)
     ).to_numpy()
-    with pytest.raises(
-        ValueError,
-        match=f"the 12 test clips of machine 'fan', section '01' are all '{label}'.*'{other}'",
-    ):
-        dcase_scores(clips[keep], scores[keep])
+    message = f"the 12 test clips of machine 'fan', section '01' are all '{label}'.*'{other}'"
+    others = clips.eval("machine != 'fan' or section != '01'").to_numpy()
+    for rules in (2020, 2021, 2022):
+        with pytest.warns(UserWarning, match=message if rules != 2021 else "domain 'source' are"):
+            table = dcase_scores(clips[keep], scores[keep], rules=rules)
+        expected = dcase_scores(clips[others], scores[others], rules=rules)
+        assert table.iloc[1, 2:].isna().all()
+        pd.testing.assert_frame_equal(table.drop(index=1).reset_index(drop=True), expected)
+
+
+def test_machine_with_one_class(clips, scores):
+    """Its figures are missing, all others and their means are there."""
+    keep = clips.eval("machine != 'fan' or label == 'normal'").to_numpy()
+    valve = (clips["machine"] == "valve").to_numpy()
+    for rules in (2020, 2021, 2022):
+        with pytest.warns(UserWarning, match="Their figures are missing"):
+            table = dcase_scores(clips[keep], scores[keep], rules=rules)
+        expected = dcase_scores(clips[valve], scores[valve], rules=rules)
+        fan = table["machine"] == "fan"
+        assert fan.sum() == 3
+        assert table[fan].iloc[:, 2:].isna().all(axis=None)
+        pd.testing.assert_frame_equal(table[~fan].reset_index(drop=True), expected)
+
+
+@pytest.mark.parametrize("rules", [2020, 2021, 2022, None])
+def test_nothing_with_both_classes(clips, scores, rules):
+    keep = (clips["label"] == "normal").to_numpy()
+    with pytest.raises(ValueError, match=r"An AUC needs both classes.*section '00'"):
+        dcase_scores(clips[keep], scores[keep], rules=rules)
+
+
+def test_without_any_domain_the_rules_are_those_of_2020(clips, scores):
+    expected = dcase_scores(clips, scores, rules=2020)
+    for table in (clips.drop(columns="domain"), clips.assign(domain=None)):
+        with pytest.warns(UserWarning, match="No test clip has a domain: .*rules of 2020"):
+            found = dcase_scores(table, scores)
+        pd.testing.assert_frame_equal(found, expected)
+    with pytest.raises(ValueError, match="48 of 48 test clips have no domain.*rules=2020 need no"):
+        dcase_scores(clips.assign(domain=None), scores, rules=2022)
+
+
+def test_machine_without_domains_among_others(clips, scores):
+    """What needs no domain is there."""
+    fan = (clips["machine"] == "fan").to_numpy()
+    full = dcase_scores(clips, scores)
+    with pytest.warns(UserWarning, match="24 of 48 test clips have no domain.*partial AUC alone"):
+        table = dcase_scores(clips.assign(domain=clips["domain"].mask(fan)), scores)
+    rows = table["machine"] == "fan"
+    assert table.loc[rows, ["auc_source", "auc_target"]].isna().all(axis=None)
+    pd.testing.assert_series_equal(table["pauc"], full["pauc"])
+    valve = table["machine"] == "valve"
+    pd.testing.assert_frame_equal(table[valve], full[valve])
 
 
 def test_domain_with_one_class(clips, scores):
     only_normal = clips.eval("domain == 'target' and machine == 'fan' and label == 'anomaly'")
     keep = ~only_normal.to_numpy()
     assert np.isfinite(dcase_scores(clips[keep], scores[keep]).iloc[0, 2:].astype(float)).all()
-    with pytest.raises(
-        ValueError, match="machine 'fan', section '00', domain 'target' are all 'no"
-    ):
-        dcase_scores(clips[keep], scores[keep], rules=2021)
+    with pytest.warns(UserWarning, match="'fan', section '00', domain 'target' are all 'normal'"):
+        table = dcase_scores(clips[keep], scores[keep], rules=2021)
+    assert table.iloc[0].isna().tolist() == [False] * 2 + [False, True] * 2 + [False]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -330,7 +379,7 @@ def test_score_that_is_not_finite(clips, scores, bad):
 @pytest.mark.parametrize("column", ["machine", "section", "domain", "label"])
 def test_missing_column(clips, scores, column):
     with pytest.raises(ValueError, match=f"lack the column '{column}'"):
-        dcase_scores(clips.drop(columns=column), scores)
+        dcase_scores(clips.drop(columns=column), scores, rules=2022)
 
 
 def test_unknown_values(clips, scores):
@@ -339,8 +388,8 @@ def test_unknown_values(clips, scores):
     with pytest.raises(ValueError, match=r"'label' must hold .*'broken' for valve/3.wav \(1 of 96"):
         dcase_scores(bad, scores)
     bad = clips.copy()
-    bad.loc[3, "domain"] = None
-    with pytest.raises(ValueError, match=r"'domain' must hold .*None for valve/3.wav.*rules=2020"):
+    bad.loc[3, "domain"] = "north"
+    with pytest.raises(ValueError, match=r"'domain' must hold .*'north' for valve/3.wav.*=2020"):
         dcase_scores(bad, scores)
     assert 0 < dcase_score(bad, scores, rules=2020) < 1
 

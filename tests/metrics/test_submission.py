@@ -306,3 +306,50 @@ def test_file_that_is_missing(tmp_path, name):
     (tmp_path / f"{name}_fan_section_04_test.csv").unlink()
     with pytest.raises(FileNotFoundError, match=f"{name}_fan_section_04_test.csv"):
         read_submission(tmp_path, small())
+
+
+NUMBERS = {
+    "int": 3,
+    "float": 3.0,
+    "text": "3",
+    "text of a float": "3.0",
+    "int8": np.int8(3),
+    "Int64": pd.array([3] * 4, dtype="Int64"),
+    "Float64": pd.array([3.0] * 4, dtype="Float64"),
+    "string": pd.array(["03"] * 4, dtype="string"),
+    "category": pd.Categorical([3] * 4),
+}
+
+
+@pytest.mark.parametrize("rules", [2020, 2021, 2022])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_sections_that_csv_has_made_numbers(tmp_path, rules, kind):
+    """Files are named as the evaluators look for them, and are read back with any spelling."""
+    clips = pd.DataFrame({"path": [f"{i}.wav" for i in range(4)], "machine": "fan"})
+    clips = clips.assign(domain="source", section="03")
+    scores = [0.5, 0.25, -1.0, 2.0]
+    table = clips.assign(section=NUMBERS[kind])
+    (file,) = write_submission(table, scores, None, tmp_path, rules=rules)
+    assert (
+        file.name
+        == {
+            2020: "anomaly_score_fan_id_03.csv",
+            2021: "anomaly_score_fan_section_03_source_test.csv",
+            2022: "anomaly_score_fan_section_03_test.csv",
+        }[rules]
+    )
+    for known in (clips, table):
+        assert read_submission(tmp_path, known, rules=rules)["score"].tolist() == scores
+
+
+def test_sections_of_both_spellings_are_one(tmp_path):
+    clips = pd.DataFrame({"path": ["a.wav", "b.wav"], "machine": "fan", "section": ["0", "00"]})
+    (file,) = write_submission(clips, [1.0, 2.0], None, tmp_path)
+    assert file.read_text() == "a.wav,-1.0\nb.wav,-2.0\n"
+
+
+def test_sections_that_are_no_numbers_keep_their_names(tmp_path):
+    names = ["left", "0.5", "100", "7b", "-1"]
+    clips = pd.DataFrame({"path": [f"{n}.wav" for n in names], "machine": "fan", "section": names})
+    files = write_submission(clips, np.zeros(5), None, tmp_path)
+    assert {f.name.split("_")[4] for f in files} == set(names)

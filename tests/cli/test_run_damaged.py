@@ -1,0 +1,215 @@
+"""``sk-asd run``: folders that were damaged, and runs that were killed."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sk_asd.cli import main
+from sk_asd.cli._models import load_model
+from sk_asd.cli._run_folder import RunFolder
+from sk_asd.datasets import make_machine_sounds
+
+SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
+POOLING = ["--system", "pooling", "--n-fft", "512", "--n-mels", "16"]
+ORACLE = [*POOLING, "--protocol", "A"]
+
+
+@pytest.fixture(scope="module")
+def dev(tmp_path_factory):
+    root = tmp_path_factory.mktemp("dev")
+    make_machine_sounds(("fan", "valve", "bearing"), **SOUNDS, root=root / "data")
+    return root / "data"
+
+
+@pytest.fixture(scope="module")
+def finished(dev, tmp_path_factory):
+    """Uninterrupted runs by protocol."""
+    root = tmp_path_factory.mktemp("finished")
+    for name, argv in (("A", ORACLE), ("B", POOLING)):
+        assert main(["run", str(dev), *argv, "--out", str(root / name), "--quiet"]) == 0
+    return {name: root / name for name in ("A", "B")}
+
+
+def files_of(out):
+    return {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+
+
+def assert_same_run(out, other):
+    """The same files, all results to the last digit, and models that can be loaded."""
+    assert files_of(out) == files_of(other)
+    for name in files_of(out):
+        if name.endswith(".csv"):
+            assert (out / name).read_text() == (other / name).read_text(), name
+        elif name.startswith("models") and not name.endswith(".seal"):
+            load_model(out / name)
+
+
+def flip(path, place=-10):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+
+
+def take(path, with_seal=False):
+    """Let it be the file of another machine."""
+    for suffix in ("", ".seal") if with_seal else ("",):
+        name = path.with_name(path.name + suffix)
+        shutil.copy(str(name).replace("fan", "valve"), name)
+
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "other bytes": flip,
+    "empty": lambda path: path.write_bytes(b""),
+    "something else": lambda path: path.write_text("path,score\nx.wav,1\n"),
+    "another machine's": take,
+    "another machine's, with its seal": lambda path: take(path, True),
+    "without its seal": lambda path: path.with_name(f"{path.name}.seal").unlink(),
+    "seal": lambda path: flip(path.with_name(f"{path.name}.seal"), 3),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+@pytest.mark.parametrize("name", ["parts/fan/pooling.csv", "models/fan.joblib"])
+def test_a_damaged_part_is_named_and_made_again(run, dev, finished, tmp_path, name, kind):
+    out = tmp_path / "run"
+    shutil.copytree(finished["B"], out)
+    DAMAGES[kind](out / name)
+    kept = out / "models" / "valve.joblib"
+    before = kept.stat().st_mtime_ns
+    status, _, err = run("run", dev, *POOLING, "--out", out, "--quiet")
+    assert status == 0
+    (line,) = err.splitlines()
+    assert line.startswith(f"sk-asd: warning: {out / name} ")
+    assert line.endswith(": it is made again.")
+    assert kept.stat().st_mtime_ns == before
+    assert_same_run(out, finished["B"])
+
+
+@pytest.mark.parametrize("name", ["models/fan.joblib", "models/fan/pooling.joblib"])
+def test_models_of_a_choice(run, dev, finished, tmp_path, name):
+    out = tmp_path / "run"
+    shutil.copytree(finished["A"], out)
+    flip(out / name)
+    status, _, err = run("run", dev, *ORACLE, "--out", out, "--quiet")
+    assert status == 0
+    assert f"{out / name} is damaged, or of another run: it is made again." in err
+    assert_same_run(out, finished["A"])
+
+
+def test_a_part_of_another_run(run, dev, finished, tmp_path):
+    out = tmp_path / "run"
+    assert run("run", dev, *POOLING, "--r", "0.5", "--out", out, "--quiet")[0] == 0
+    for name in ("parts/fan/pooling.csv", "parts/fan/pooling.csv.seal"):
+        shutil.copy(out / name, tmp_path)
+    shutil.copytree(finished["B"], tmp_path / "mine")
+    for path in tmp_path.glob("pooling.csv*"):
+        shutil.copy(path, tmp_path / "mine" / "parts" / "fan")
+    status, _, err = run("run", dev, *POOLING, "--out", tmp_path / "mine", "--quiet")
+    assert (status, err.count("is damaged, or of another run")) == (0, 1)
+    assert_same_run(tmp_path / "mine", finished["B"])
+
+
+def test_what_a_killed_run_left_is_removed(run, dev, finished, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(finished["B"], out)
+    for folder in ("", "models", "parts/fan", "challenge/dev_data"):
+        (out / folder / ".tmp_0123").write_text("half")
+    (out / ".owner").write_text("gone")
+    assert run("run", dev, *POOLING, "--out", out, "--quiet")[0] == 0
+    assert_same_run(out, finished["B"])
+
+
+def test_who_comes_too_late_writes_nothing(tmp_path):
+    """A worker of a run that is no more, while the next one is at work."""
+    early = RunFolder(tmp_path / "run")
+    manifest = {
+        **{"format": "sk_asd run 1", "parameters": {}, "data": {}},
+        **{"versions": {}, "recordings": "x"},
+    }
+    with early.open(manifest):
+        pass
+    path = early.scores("fan", "x")
+    with (
+        RunFolder(tmp_path / "run").open(manifest),
+        pytest.raises(OSError, match=r"Cannot write .*x\.csv: another run has taken over"),
+        early.writing(path) as temporary,
+    ):
+        temporary.write_text("late")
+    assert not list(path.parent.iterdir())
+
+
+KILLED_IN_A_WRITE = """
+import os, signal, sys
+from sk_asd.cli import main
+from sk_asd.datasets import _audio
+left, before, replace = int(sys.argv[1]), sys.argv[2] == "before", os.replace
+def kill(*names):
+    global left
+    left -= 1
+    if left == 0 and before:
+        os.truncate(names[0], os.path.getsize(names[0]) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(*names)
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = kill
+main(sys.argv[3:])
+"""
+
+
+def wait_for_the_end_of(group):
+    """Wait until no process of a group is left."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    pytest.fail(f"workers of {group} outlive it by 10 s")
+
+
+@pytest.mark.parametrize("n_kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+def test_killed_at_random_moments(dev, finished, tmp_path, n_kills):
+    """SIGKILL, a third each within writes, at any time, and at any time with two workers."""
+    rng = random.Random(0)
+    kills, runs = [], 0
+    while len(kills) < n_kills or len(kills) == 0:
+        protocol = "AB"[runs % 2]
+        out = tmp_path / f"run{runs}"
+        argv = ["run", dev, *(ORACLE if protocol == "A" else POOLING), "--out", out, "--quiet"]
+        argv = list(map(str, argv))
+        seconds, status = 12.0, -signal.SIGKILL
+        while status != 0 and len(kills) < n_kills:
+            kind = ("write", "time", "workers")[len(kills) % 3]
+            command = [sys.executable, "-m", "sk_asd", *argv]
+            if kind == "write":
+                where = [str(rng.randrange(1, 12)), rng.choice(["before", "after"])]
+                command = [sys.executable, "-c", KILLED_IN_A_WRITE, *where, *argv]
+            elif kind == "workers":
+                command += ["--n-jobs", "2"]
+            process = subprocess.Popen(
+                command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            )
+            try:
+                process.wait(timeout=None if kind == "write" else rng.uniform(1, seconds))
+            except subprocess.TimeoutExpired:
+                process.kill()
+            status = process.wait()
+            message = process.stderr.read().decode()
+            process.stderr.close()
+            assert status in (0, -signal.SIGKILL), message
+            if status:
+                kills.append(kind)
+                wait_for_the_end_of(process.pid)
+        assert main(argv) == 0
+        assert_same_run(out, finished[protocol])
+        runs += 1
+    print(f"{len(kills)} kills in {runs} runs: { {k: kills.count(k) for k in set(kills)} }")

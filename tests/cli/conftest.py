@@ -37,7 +37,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def model(folder, tmp_path_factory):
     """Model file of the pooling system."""
-    path = tmp_path_factory.mktemp("model") / "model.joblib"
+    path = tmp_path_factory.mktemp("model") / "model.skasd"
     assert main(["train", str(folder), "--system", "pooling", "--out", str(path), "--quiet"]) == 0
     return path
 

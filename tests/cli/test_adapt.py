@@ -62,7 +62,7 @@ def test_scores_and_header(run, folder, model, new, tmp_path, suffix):
 
 
 def test_again_in_place(run, folder, model, new, tmp_path):
-    out = tmp_path / "model.joblib"
+    out = tmp_path / "model.skasd"
     out.write_bytes(model.read_bytes())
     assert run("adapt", out, new, "--out", out, "--new", "fan/01", "--quiet")[0] == 0
     status, _, err = run("adapt", out, new, "--out", out, "--quiet")
@@ -83,11 +83,11 @@ def test_again_in_place(run, folder, model, new, tmp_path):
         (["--new", "/01"], "expected MACHINE/SECTION, found '/01'"),
         (["--machine", "pump"], "--machine pump: not in"),
         (["--device", "cpu"], "the model has no network"),
-        (["--out", "nowhere/x.joblib"], "the folder nowhere does not exist"),
+        (["--out", "nowhere/x.skasd"], "the folder nowhere does not exist"),
     ],
 )
 def test_wrong_input(run, model, new, tmp_path, argv, message):
-    out = tmp_path / "new.joblib"
+    out = tmp_path / "new.skasd"
     status, _, err = run("adapt", model, new, "--out", out, "--quiet", *argv)
     assert status == 2
     assert message in err
@@ -95,14 +95,14 @@ def test_wrong_input(run, model, new, tmp_path, argv, message):
 
 
 def test_anomalies_are_refused(run, folder, model, tmp_path):
-    status, _, err = run("adapt", model, folder, "--out", tmp_path / "new.joblib", "--quiet")
+    status, _, err = run("adapt", model, folder, "--out", tmp_path / "new.skasd", "--quiet")
     assert status == 2
     assert "12 of 44 recordings" in err
     assert "only normal ones can be learnt. Use --split train, or another folder." in err
 
 
 def test_a_network_stays(run, folder, new, tmp_path):
-    model, out = tmp_path / "model.joblib", tmp_path / "new.joblib"
+    model, out = tmp_path / "model.skasd", tmp_path / "new.skasd"
     fit = ["--system", "sc", "--epochs", "1", "--n-frames", "16", "--n-fft", "256"]
     fit += ["--machine", "fan", "--seed", "0"]
     assert run("train", folder, "--out", model, *fit, "--quiet")[0] == 0

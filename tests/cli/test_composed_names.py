@@ -37,7 +37,7 @@ def trees(tmp_path_factory):
 
 @pytest.mark.parametrize(("trained", "scored"), [(NFC, NFD), (NFD, NFC)])
 def test_from_training_to_evaluation(run, trees, tmp_path, trained, scored):
-    model, table = tmp_path / "model.joblib", tmp_path / "scores.csv"
+    model, table = tmp_path / "model.skasd", tmp_path / "scores.csv"
     argv = ("--system", "pooling", "--out", model, *FEATURES, "--quiet")
     assert run("train", trees[trained], "--machine", scored, *argv)[0] == 0
     assert run("score", model, trees[scored], "--out", table, "--quiet")[0] == 0
@@ -68,7 +68,7 @@ def test_two_folders_that_differ_in_nothing_else(run, tmp_path):
     make_tree(make_tree(tmp_path / "both", NFC), NFD)
     clips = load_clips(tmp_path / "both")
     assert set(clips["machine"]) == {NFC}
-    model, table = tmp_path / "model.joblib", tmp_path / "scores.csv"
+    model, table = tmp_path / "model.skasd", tmp_path / "scores.csv"
     argv = ("--system", "pooling", "--out", model, *FEATURES, "--quiet")
     assert run("train", tmp_path / "both", *argv)[0] == 0
     assert run("score", model, tmp_path / "both", "--out", table, "--quiet")[0] == 0

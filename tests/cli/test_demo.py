@@ -30,7 +30,7 @@ def test_whole_demo(run, small, tmp_path):
         assert stage in err
     assert {p.name for p in out_dir.iterdir()} == {
         *("data", "demo.json", "report.html"),
-        *("model_pooling.joblib", "model_sc.joblib", "scores_pooling.csv", "scores_sc.csv"),
+        *("model_pooling.skasd", "model_sc.skasd", "scores_pooling.csv", "scores_sc.csv"),
     }
     assert (out_dir / "report.html").read_text().count("data:image/svg+xml") == 2 * 2 * 2
 
@@ -40,7 +40,7 @@ def test_whole_demo(run, small, tmp_path):
     assert status == 0
     assert table in out
     again = tmp_path / "again.csv"
-    model = out_dir / "model_pooling.joblib"
+    model = out_dir / "model_pooling.skasd"
     assert run("score", model, out_dir / "data", "--out", again, "--quiet")[0] == 0
     pd.testing.assert_frame_equal(pd.read_csv(scores), pd.read_csv(again))
 

@@ -63,6 +63,6 @@ def test_wrong_input_is_one_line(run, model, write_tone, tmp_path, monkeypatch, 
 
 
 def test_folder_is_looked_at_first(run, model, tmp_path):
-    status, _, err = run("export", "no.joblib", "--out", tmp_path / "no" / "m.onnx", "--quiet")
+    status, _, err = run("export", "no.skasd", "--out", tmp_path / "no" / "m.onnx", "--quiet")
     assert status == 2
     assert "no does not exist" in err

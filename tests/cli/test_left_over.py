@@ -19,7 +19,7 @@ main(sys.argv[1:])
 @pytest.mark.parametrize("command", ["train", "score", "export"])
 def test_the_next_command_for_the_same_output_removes_them(run, folder, model, tmp_path, command):
     argv = {
-        "train": ["train", folder, "--system", "pooling", "--out", tmp_path / "out.joblib"],
+        "train": ["train", folder, "--system", "pooling", "--out", tmp_path / "out.skasd"],
         "score": ["score", model, folder, "--out", tmp_path / "out.csv"],
         "export": ["export", model, "--machine", "fan", "--clips", folder, "--out"],
     }[command]

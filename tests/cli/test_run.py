@@ -9,9 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import filelock
-import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -69,7 +69,7 @@ class TestOneRun:
         }
         assert done(out) == challenge | {
             *("scores.csv", "metrics.csv", "comparison.csv", "manifest.json", "report.html"),
-            *("models/fan.joblib", "models/valve.joblib"),
+            *("models/fan.skasd", "models/valve.skasd"),
             *("parts/fan/pooling.csv", "parts/valve/pooling.csv"),
         }
 
@@ -89,7 +89,7 @@ class TestOneRun:
         np.testing.assert_array_equal(table["decision"] == 1, table["score"] >= table["threshold"])
 
     def test_models_decide_as_the_run_did(self, run, dev, finished, tmp_path):
-        model = finished[0] / "models" / "valve.joblib"
+        model = finished[0] / "models" / "valve.skasd"
         argv = [model, dev, "--machine", "valve", "--out", tmp_path / "s.csv", "--quiet"]
         assert run("score", *argv)[0] == 0
         table, again = read(finished[0] / "scores.csv"), read(tmp_path / "s.csv")
@@ -183,12 +183,12 @@ main(sys.argv[1:])
             assert process.stdout.readline() == "after a batch\n"
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
-        assert done(out) == {"manifest.json", "models/fan.joblib", "parts/fan/sc.csv"}
-        before = (out / "models" / "fan.joblib").stat().st_mtime_ns
+        assert done(out) == {"manifest.json", "models/fan.skasd", "parts/fan/sc.csv"}
+        before = (out / "models" / "fan.skasd").stat().st_mtime_ns
 
         status, text, err = run(*argv)
         assert (status, err) == (0, "")
-        assert (out / "models" / "fan.joblib").stat().st_mtime_ns == before
+        assert (out / "models" / "fan.skasd").stat().st_mtime_ns == before
         argv[argv.index(out)] = tmp_path / "whole"
         assert run(*argv)[:2] == (0, text.replace(str(out), str(tmp_path / "whole")))
         whole = (tmp_path / "whole" / "scores.csv").read_text()
@@ -198,39 +198,39 @@ main(sys.argv[1:])
         out = tmp_path / "run"
         shutil.copytree(finished[0], out)
         (out / "parts" / "fan" / "pooling.csv").unlink()
-        before = (out / "models" / "fan.joblib").stat().st_mtime_ns
+        before = (out / "models" / "fan.skasd").stat().st_mtime_ns
         status, _, err = run("run", dev, *POOLING, "--out", out)
         assert status == 0
         assert "fan: scoring" in err
         assert "training" not in err
-        assert (out / "models" / "fan.joblib").stat().st_mtime_ns == before
+        assert (out / "models" / "fan.skasd").stat().st_mtime_ns == before
         assert (out / "scores.csv").read_text() == (finished[0] / "scores.csv").read_text()
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
     def test_a_disk_that_takes_no_more(self, run, dev, finished, tmp_path, monkeypatch, code):
         out = tmp_path / "run"
         argv = ["run", dev, *POOLING, "--out", out, "--quiet"]
-        dump, calls = joblib.dump, []
+        write, calls = Path.write_bytes, []
 
-        def fail_at_the_second(value, path):
+        def fail_at_the_second(path, content):
             calls.append(path)
             if len(calls) > 1:
-                path.write_bytes(b"half of it")
+                write(path, b"half of it")
                 raise OSError(code, os.strerror(code), str(path))
-            dump(value, path)
+            write(path, content)
 
-        monkeypatch.setattr(joblib, "dump", fail_at_the_second)
+        monkeypatch.setattr(Path, "write_bytes", fail_at_the_second)
         status, text, err = run(*argv)
         assert (status, text) == (2, "")
         assert err == (
-            f"sk-asd: error: Cannot write {out / 'models' / 'valve.joblib'}: {os.strerror(code)}. "
+            f"sk-asd: error: Cannot write {out / 'models' / 'valve.skasd'}: {os.strerror(code)}. "
             "What is finished is kept: the same command goes on from there.\n"
         )
-        assert done(out) == {"manifest.json", "models/fan.joblib", "parts/fan/pooling.csv"}
-        before = (out / "models" / "fan.joblib").stat().st_mtime_ns
+        assert done(out) == {"manifest.json", "models/fan.skasd", "parts/fan/pooling.csv"}
+        before = (out / "models" / "fan.skasd").stat().st_mtime_ns
         monkeypatch.undo()
         assert run(*argv)[0] == 0
-        assert (out / "models" / "fan.joblib").stat().st_mtime_ns == before
+        assert (out / "models" / "fan.skasd").stat().st_mtime_ns == before
         assert (out / "scores.csv").read_text() == (finished[0] / "scores.csv").read_text()
 
     def test_a_folder_that_cannot_be_made(self, run, dev, tmp_path):

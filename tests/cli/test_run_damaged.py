@@ -76,12 +76,12 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("name", ["parts/fan/pooling.csv", "models/fan.joblib"])
+@pytest.mark.parametrize("name", ["parts/fan/pooling.csv", "models/fan.skasd"])
 def test_a_damaged_part_is_named_and_made_again(run, dev, finished, tmp_path, name, kind):
     out = tmp_path / "run"
     shutil.copytree(finished["B"], out)
     DAMAGES[kind](out / name)
-    kept = out / "models" / "valve.joblib"
+    kept = out / "models" / "valve.skasd"
     before = kept.stat().st_mtime_ns
     status, _, err = run("run", dev, *POOLING, "--out", out, "--quiet")
     assert status == 0
@@ -92,7 +92,7 @@ def test_a_damaged_part_is_named_and_made_again(run, dev, finished, tmp_path, na
     assert_same_run(out, finished["B"])
 
 
-@pytest.mark.parametrize("name", ["models/fan.joblib", "models/fan/pooling.joblib"])
+@pytest.mark.parametrize("name", ["models/fan.skasd", "models/fan/pooling.skasd"])
 def test_models_of_a_choice(run, dev, finished, tmp_path, name):
     out = tmp_path / "run"
     shutil.copytree(finished["A"], out)

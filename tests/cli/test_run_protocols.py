@@ -84,7 +84,7 @@ class TestEvaluationData:
         out = tmp_path / "run"
         status, text, err = run("run", both, *POOLING, "--out", out, "--quiet")
         assert (status, err) == (0, "")
-        assert read_header(out / "models" / "fan.joblib")["sections"] == {"fan": ["00", "03"]}
+        assert read_header(out / "models" / "fan.skasd")["sections"] == {"fan": ["00", "03"]}
         scores = read(out / "scores.csv")
         assert scores.groupby(["data", "section"]).size().to_dict() == {
             ("dev_data", "00"): 8,
@@ -106,7 +106,7 @@ class TestEvaluationData:
         argv = [*FEATURES, "--feature", "logmel", "--n-frames", "8", "--epochs", "1"]
         argv = ["run", both, "--system", "sc", *argv, "--out", out, "--quiet"]
         assert run(*argv)[0] == 0
-        model, _ = load_model(out / "models" / "fan.joblib")
+        model, _ = load_model(out / "models" / "fan.skasd")
         classes = [str(label) for label in model["embedder"].classes_]
         assert len(classes) > 1
         assert not [label for label in classes if "_data" in label]
@@ -168,7 +168,7 @@ class TestEnsembles:
         np.testing.assert_array_equal(scores["decision"], expected.predict(test))
         np.testing.assert_allclose(scores["threshold"], expected.offset_, rtol=1e-6)
         # The model is that ensemble, members and all.
-        model, header = load_model(out / "models" / "fan.joblib")
+        model, header = load_model(out / "models" / "fan.skasd")
         assert header["options"]["system"] == system
         np.testing.assert_allclose(model.score_samples(test), scores["score"], rtol=1e-6)
         if system == "submission-2":
@@ -176,7 +176,7 @@ class TestEnsembles:
             np.testing.assert_allclose(again.offset_, expected.offset_, rtol=1e-6)
         assert list(model.named_estimators_) == ["mean", "ranks", "peaks"]
         members = ["mean", "ranks", "peaks", *(["domains"] if system[-1] == "1" else [])]
-        assert {p.stem for p in (out / "models" / "fan").glob("*.joblib")} == set(members)
+        assert {p.stem for p in (out / "models" / "fan").glob("*.skasd")} == set(members)
         if system[-1] == "1":
             assert any(model.estimators_[0].domain_classifier_[-1].active_.values())
         weights = read(out / "choices.csv")
@@ -186,7 +186,7 @@ class TestEnsembles:
         assert f"{system}, protocol B: weights" in text
 
         # And `sk-asd score` takes it.
-        argv = [out / "models" / "fan.joblib", both, "--out", tmp_path / "s.csv", "--n-jobs", "1"]
+        argv = [out / "models" / "fan.skasd", both, "--out", tmp_path / "s.csv", "--n-jobs", "1"]
         assert run("score", *argv, "--quiet")[0] == 0
         again = read(tmp_path / "s.csv")
         np.testing.assert_allclose(again["score"], scores["score"], rtol=1e-6)
@@ -197,8 +197,8 @@ class TestEnsembles:
         argv = ["run", both, "--system", "submission-4", "--out", out]
         assert run(*argv, "--quiet")[0] == 0
         text = (out / "scores.csv").read_text()
-        before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("*.joblib")}
-        lost = [out / "models" / "fan.joblib", out / "models" / "fan" / "ranks.joblib"]
+        before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("*.skasd")}
+        lost = [out / "models" / "fan.skasd", out / "models" / "fan" / "ranks.skasd"]
         for path in [*lost, out / "parts" / "fan" / "ranks.csv"]:
             path.unlink()
         status, _, err = run(*argv)
@@ -222,7 +222,7 @@ class TestEnsembles:
         expected = small(1, "fan").fit(train)
         scores = read(out / "scores.csv")["score"]
         np.testing.assert_allclose(scores, expected.score_samples(test), rtol=1e-6)
-        model, _ = load_model(out / "models" / "fan.joblib")
+        model, _ = load_model(out / "models" / "fan.skasd")
         assert model.estimators_[0].domain_classifier_ is None
         np.testing.assert_allclose(scores, model.score_samples(test), rtol=1e-6)
 
@@ -266,7 +266,7 @@ class TestProtocols:
         expected, found = (read(tmp_path / name / "scores.csv") for name in (chosen, "oracle"))
         np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-6)
         np.testing.assert_allclose(found["threshold"], expected["threshold"], rtol=1e-6)
-        model, _ = load_model(out / "models" / "fan.joblib")
+        model, _ = load_model(out / "models" / "fan.skasd")
         _, test = split(load_clips(both))
         np.testing.assert_allclose(model.score_samples(test), found["score"], rtol=1e-6)
 
@@ -292,7 +292,7 @@ class TestProtocols:
         chosen = read(out / "choices.csv")["value"].item()
         assert figures[chosen] == max(figures.values())
         np.testing.assert_array_equal(scores["score"], raw[chosen])
-        model, _ = load_model(out / "models" / "fan.joblib")
+        model, _ = load_model(out / "models" / "fan.skasd")
         train, test = split(load_clips(both))
         np.testing.assert_allclose(model.score_samples(test), scores["score"], rtol=1e-5)
         assert set(model[-1].offsets_.values()) == set(scores["threshold"])
@@ -313,7 +313,7 @@ class TestProtocols:
         found = read(tmp_path / "run" / "scores.csv")["score"]
         expected = small(2, "fan", weights=weights).fit(train).score_samples(test)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-        model, _ = load_model(tmp_path / "run" / "models" / "fan.joblib")
+        model, _ = load_model(tmp_path / "run" / "models" / "fan.skasd")
         np.testing.assert_allclose(model.weights, weights)
 
     def test_chosen_here_reported_there(self, run, both, small, ground_truth, tmp_path):

@@ -114,7 +114,7 @@ def test_official_files_need_test_clips(run, folder, model, tmp_path):
 
 
 def test_unseen_machine_is_one_line(run, folder, tmp_path):
-    small = tmp_path / "fan.joblib"
+    small = tmp_path / "fan.skasd"
     run("train", folder, "--system", "pooling", "--out", small, "--machine", "fan", "--quiet")
     out_file = tmp_path / "scores.csv"
     status, out, err = run("score", small, folder, "--out", out_file, "--quiet")
@@ -129,9 +129,9 @@ def test_unseen_machine_is_one_line(run, folder, tmp_path):
 
 def test_missing_things(run, folder, model, tmp_path):
     out_file = tmp_path / "s.csv"
-    status, _, err = run("score", tmp_path / "no.joblib", folder, "--out", out_file, "--quiet")
+    status, _, err = run("score", tmp_path / "no.skasd", folder, "--out", out_file, "--quiet")
     assert status == 2
-    assert "no.joblib" in err
+    assert "no.skasd" in err
     status, _, err = run("score", model, tmp_path / "no", "--out", out_file, "--quiet")
     assert status == 2
     assert "No such folder" in err

@@ -9,18 +9,18 @@ import warnings
 import joblib
 import pytest
 
-from sk_asd.cli import _models
+from sk_asd.cli import _models, main
 from sk_asd.datasets import load_clips
 
 
 def test_training_says_what_it_did(run, folder, tmp_path):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     status, out, err = run("train", folder, "--system", "pooling", "--out", out_file)
     assert status == 0
     assert out.startswith("pooling trained on 20 clips, 2 machines, 2 sections in ")
     assert out.endswith(f"{out_file}\n")
     assert "training pooling" in err
-    assert [p.name for p in tmp_path.iterdir()] == ["model.joblib"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model.skasd"]
 
 
 def test_model_file_holds_a_pipeline_and_its_history(folder, model):
@@ -35,7 +35,7 @@ def test_model_file_holds_a_pipeline_and_its_history(folder, model):
 
 
 def test_options_reach_the_pipeline(run, folder, tmp_path):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     options = "--pooling mean+gwrp --r 0.5 --detector gmm --over domain --seed 3 --n-jobs 1"
     features = f"--n-fft 512 --hop-length 256 --n-mels 32 --cache-dir {tmp_path / 'cache'}"
     argv = [*options.split(), *features.split(), "--machine", "fan", "--quiet"]
@@ -56,7 +56,7 @@ def test_options_reach_the_pipeline(run, folder, tmp_path):
 
 
 def test_network_system(run, folder, tmp_path):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     argv = "--feature logmel --n-mels 16 --n-fft 1024 --n-frames 8 --target machine vel --seed 0"
     argv += " --epochs 1 --no-subtract-mean --mixup 0.5"
     status, _, err = run(
@@ -83,7 +83,7 @@ def test_network_system(run, folder, tmp_path):
 
 
 def test_multi_head_system(run, folder, tmp_path):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     argv = "--epochs 1 --n-fft 256 --n-frames 8 --seed 0 --quiet"
     status, _, err = run("train", folder, "--system", "mhcr", "--out", out_file, *argv.split())
     assert (status, err) == (0, "")
@@ -99,7 +99,7 @@ def test_multi_head_system(run, folder, tmp_path):
 
 
 def test_wav2vec_system(run, folder, tmp_path):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     argv = "--epochs 1 --n-frames 50 --seed 0 --quiet --target machine"
     status, _, err = run(
         "train", folder, "--system", "sc-wav2vec", "--out", out_file, *argv.split()
@@ -127,7 +127,7 @@ def test_systems_with_a_network_per_machine(run, folder, tmp_path, system, argv,
     folder = shutil.copytree(folder, tmp_path / "data")
     for path in folder.rglob("*000[13579]_vel*"):
         path.rename(path.with_name(path.name.replace("section_00", "section_01")))
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     argv = f"--epochs 1 --n-fft 512 --seed 0 --quiet --device cpu {argv}".split()
     status, _, err = run("train", folder, "--system", system, "--out", out_file, *argv)
     assert (status, err) == (0, "")
@@ -141,7 +141,7 @@ def test_systems_with_a_network_per_machine(run, folder, tmp_path, system, argv,
 
 
 def test_one_classifier_for_machines_of_one_section(run, folder, tmp_path):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     options = "--epochs 1 --n-fft 512 --n-mels 16 --n-frames 16 --seed 0 --quiet"
     argv = ["train", folder, "--system", "mobilenetv2", "--out", out_file, *options.split()]
     status, _, err = run(*argv)
@@ -180,7 +180,7 @@ def test_one_classifier_for_machines_of_one_section(run, folder, tmp_path):
     ],
 )
 def test_options_that_cannot_be(run, folder, tmp_path, system, argv, message):
-    out_file = tmp_path / "model.joblib"
+    out_file = tmp_path / "model.skasd"
     status, out, err = run("train", folder, "--system", system, "--out", out_file, "--quiet", *argv)
     assert (status, out) == (2, "")
     assert err.startswith("sk-asd: error: ")
@@ -207,7 +207,7 @@ def test_anomalies_among_the_training_clips_are_left_out(run, folder, tmp_path):
 
 def test_output_is_checked_before_the_work(run, tmp_path):
     argv = ["train", tmp_path / "nowhere", "--system", "pooling", "--out"]
-    status, _, err = run(*argv, tmp_path / "missing" / "model.joblib")
+    status, _, err = run(*argv, tmp_path / "missing" / "model.skasd")
     assert status == 2
     assert "the folder" in err
     assert "missing does not exist" in err
@@ -253,6 +253,14 @@ def test_foreign_pickles_are_refused_unopened(run, folder, tmp_path):
     assert not (tmp_path / "trace").exists()
 
 
+@pytest.fixture(scope="module")
+def pickled(folder, tmp_path_factory):
+    """Model file of the pooling system that is a pickle."""
+    path = tmp_path_factory.mktemp("pickled") / "model.joblib"
+    assert main(["train", str(folder), "--system", "pooling", "--out", str(path), "--quiet"]) == 0
+    return path
+
+
 def write_as_of(version, model, path, damaged=False):
     """Copy a model file as an earlier scikit-learn would have written it."""
     content = joblib.load(model)
@@ -271,10 +279,10 @@ class Broken:
         return (broken, ())
 
 
-def test_other_versions_are_named(run, folder, model, tmp_path):
+def test_other_versions_are_named(run, folder, pickled, tmp_path):
     path = tmp_path / "old.joblib"
-    write_as_of("0.1", model, path)
-    argv = ["score", path, folder, "--out", tmp_path / "s.csv", "--quiet"]
+    write_as_of("0.1", pickled, path)
+    argv = ["score", path, folder, "--out", tmp_path / "s.csv", "--quiet", "--trust"]
     status, _, err = run(*argv)
     assert status == 0
     here = _models.versions()["scikit-learn"]
@@ -282,22 +290,24 @@ def test_other_versions_are_named(run, folder, model, tmp_path):
         f"sk-asd: warning: {path} was written with scikit-learn 0.1 (here {here}): its scores may "
         "differ. Train anew to be sure.\n"
     )
-    write_as_of("0.1", model, path, damaged=True)
+    write_as_of("0.1", pickled, path, damaged=True)
     status, _, err = run(*argv)
     assert status == 2
     assert f"it was written with scikit-learn 0.1 (here {here})" in err
 
 
-def test_damaged_model(model, tmp_path):
+def test_damaged_model(pickled, tmp_path):
     path = tmp_path / "model.joblib"
-    path.write_bytes(model.read_bytes()[:2000])
+    path.write_bytes(pickled.read_bytes()[:2000])
     with pytest.raises(ValueError, match="the file is damaged"):
         _models.load_model(path)
 
 
-def test_sound_model_loads_without_a_word(model):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        pipeline, header = _models.load_model(model)
-    assert header["format"] == "sk_asd model 1"
-    assert hasattr(pipeline, "score_samples")
+def test_sound_model_loads_without_a_word(model, pickled, capsys):
+    for path, kind in ((model, 2), (pickled, "sk_asd model 1")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pipeline, header = _models.load_model(path, trust=True)
+        assert header["format"] == kind
+        assert hasattr(pipeline, "score_samples")
+    assert capsys.readouterr().err == ""

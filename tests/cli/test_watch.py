@@ -50,14 +50,14 @@ def grouped(names):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "two.joblib"
+    path = tmp_path_factory.mktemp("model") / "two.skasd"
     save_model(path, grouped(MACHINES), options={}, sections={name: ["00"] for name in MACHINES})
     return path
 
 
 @pytest.fixture(scope="module")
 def fan(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "fan.joblib"
+    path = tmp_path_factory.mktemp("model") / "fan.skasd"
     save_model(path, grouped(["fan"]), options={}, sections={"fan": ["00"]})
     return path
 
@@ -127,7 +127,7 @@ def test_alarm_over_several_recordings_and_a_restart(watch, fan, tmp_path):
     record(folder / "3.wav", 1, 9)  # written anew
     assert [(line["type"], line["path"]) for line in watch(*argv)] == [("score", "3.wav")]
     # Another model: what has been done stays done, but its scores do not count.
-    other = tmp_path / "other.joblib"
+    other = tmp_path / "other.skasd"
     save_model(other, grouped(["fan"]), options={"other": 1}, sections={"fan": ["00"]})
     record(folder / "4.wav", 1, 4, fault=True)
     lines = watch(folder, "--model", other, "--k-of-n", 1, 1, "--state", state, *QUICK)

@@ -34,9 +34,9 @@ def model(tmp_path_factory):
     root = tmp_path_factory.mktemp("model")
     for machine, i in itertools.product(("fan", "pump"), range(20)):
         write_audio(root / "data" / machine / "train" / f"{i}.wav", hum(i), SR)
-    argv = ["train", root / "data", "--system", "pooling", *FEATURES, "--out", root / "m.joblib"]
+    argv = ["train", root / "data", "--system", "pooling", *FEATURES, "--out", root / "m.skasd"]
     assert main([*map(str, argv), "--quiet"]) == 0
-    return root / "m.joblib"
+    return root / "m.skasd"
 
 
 @pytest.fixture

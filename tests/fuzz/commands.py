@@ -146,7 +146,7 @@ def examine(folder, name, model):
     costs, faults, found = {}, [], {}
     commands = {
         "check": ["check", folder],
-        "train": ["train", folder, "--system", "pooling", "--out", model.with_name("t.joblib")],
+        "train": ["train", folder, "--system", "pooling", "--out", model.with_name("t.skasd")],
         "score": ["score", model, folder, "--split", "all", "--out", model.with_name("s.csv")],
         "watch": ["watch", folder, "--model", model, "--machine", "good", "--once", "--settle", 0],
     }
@@ -176,7 +176,7 @@ def run(seed, count, keep=None):
         good.mkdir()
         for i in range(6):
             sf.write(good / f"g{i}.wav", sound(rng), SR)
-        model = Path(scratch, "model.joblib")
+        model = Path(scratch, "model.skasd")
         status, text = called("train", good, "--system", "pooling", "--out", model, *SMALL)
         assert status == 0, text
         for i in range(count):

@@ -147,7 +147,7 @@ def test_odd_names_from_check_to_evaluation(plant, tmp_path, capsys, monkeypatch
     out = tmp_path / "out"
     out.mkdir()
     # What is printed holds the names of these, too.
-    model, scores = (str(out / os.fsdecode(name)) for name in (b"m\xff.joblib", b"s\xff\x1b.csv"))
+    model, scores = (str(out / os.fsdecode(name)) for name in (b"m\xff.skasd", b"s\xff\x1b.csv"))
     system = ["--system", "pooling", "--n-fft", "256", "--n-mels", "8", "--detector", "knn"]
     assert main(["train", str(root), *system, "--out", model, "--quiet"]) == 0
     others = ["--dcase", str(out / "dcase"), "--cache-dir", str(out / "cache")]
@@ -253,7 +253,7 @@ def test_machines_of_odd_names(tmp_path, rng, capsys, monkeypatch):
     assert below(root) == before
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
     models = {path.name for path in (out / "models").iterdir()}
-    assert models == {f"{machine}.joblib" for machine in machines}
+    assert models == {f"{machine}.skasd" for machine in machines}
     report = (out / "report.html").read_text()
     assert machines[0] not in report
     assert "&lt;img src=x onerror=alert(1)&gt;" in report

@@ -160,4 +160,4 @@ def _pool(statistic, values, weights):
     if statistic == "gwrp":
         ascending = np.sort(values, axis=-1)
         return np.multiply(ascending, weights[::-1], out=ascending).sum(axis=-1)
-    return getattr(np, statistic)(values, axis=-1)
+    return {"mean": np.mean, "std": np.std, "max": np.max}[statistic](values, axis=-1)

@@ -1,51 +1,56 @@
 """Plain data as estimators again; see :mod:`sk_asd.persistence._encode` for what there is."""
 
-import io
 import pathlib
-import warnings
-import zipfile
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.metrics import check_scoring
-from sklearn.utils import Bunch
+from sklearn.neighbors import NearestNeighbors
 
 from sk_asd.persistence._registry import (
     CONTAINERS,
     METRICS,
-    PLACES,
-    REFITTED,
+    NEIGHBOURS,
+    PLAIN,
     TREES,
+    is_place,
+    learnt,
     made,
+    may_set,
     named,
     qualified,
+    role,
 )
 
+_PLAIN = (type(None), bool, int, float, str)
 _SCALARS = frozenset(
     {"bool", "float16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
-
-# Attributes that networks are built by, and a size that any may have.
+# Attributes that networks are built by, what these may hold, and a size that any may have.
 _NETWORKS = {"_architecture", "network_"}
+_IN_NETWORKS = {"dict", "tuple", "tensor", "array", "transposed", "scalar", "name", "ref"}
 _LARGE = 1 << 20
-_TREE = 4  # times the data, that a tree takes with all its nodes
+# Copies may take so many times what a file has, and some bytes more.
+_COPIES = 16
+_SOME = 1 << 22
 
 
-def unknown_names(nodes, table):
-    """Names in the nodes of a file that are not in the table, in the order of the file."""
-    unknown, stack = {}, [nodes]
+def unknown_names(objects, trusted):
+    """Names of classes in a file that are not in the tables, in the order of the file."""
+    own = {qualified(cls) for cls in trusted}
+    known = own.union(*named().values())
+    unknown = dict.fromkeys(o["class"] for o in objects if o["class"] not in {*made(), *own})
+    stack = [v for o in objects for part in ("params", "state") for v in o[part].values()]
     while stack:
         node = stack.pop()
         if type(node) is list:
-            stack.extend(reversed(node))
+            stack.extend(node)
         elif type(node) is dict:
-            for key in ("class", "name"):
-                if type(node.get(key)) is str and node[key] not in table:
-                    unknown.setdefault(node[key])
+            if type(name := node.get("name")) is str and name not in known:
+                unknown.setdefault(name)
             stack.extend(node.values())
     return list(unknown)
 
@@ -59,58 +64,46 @@ class Decoder:
         The arrays.
     trusted : sequence of type
         Classes of the user's own.
-    room : int
-        Bytes that what is packed in the arrays may take.
+    size, max_bytes : int
+        Bytes of the file, and most bytes that it may take.
     """
 
-    def __init__(self, arrays, trusted, room):
+    def __init__(self, arrays, trusted, size, max_bytes):
         self.arrays = arrays
-        own = {qualified(cls): cls for cls in trusted}
-        self.made = {**own, **made()}
-        self.named = {**own, **named()}
-        self.room = room
+        self.own = {qualified(cls): cls for cls in trusted}
+        self.room = min(max_bytes - size, _COPIES * size + _SOME)
+        self.n_values = sum(array.size for array in arrays.values())
         self.objects = []
 
     def make(self, description):
-        """Make the objects of a description one after the other.
+        """Make the next object.
 
         Parameters
         ----------
         description : dict
-            Entry of an object: ``class``, ``params`` and ``state``.
+            Its ``class``, ``params`` and ``state``.
         """
-        cls = self.made[description["class"]]
-        for name in _NETWORKS & description["state"].keys():
-            self._check_sizes(description["state"][name])
-        params = {k: self.decode(v) for k, v in description["params"].items() if k not in PLACES}
-        state = {k: self.decode(v) for k, v in description["state"].items()}
-        if cls in REFITTED and state:
-            self._take(_TREE * state[REFITTED[cls]].nbytes)
-            self.objects.append(_refit(cls, params, state))
+        name = description["class"]
+        cls = made()[name] if name in made() else self.own[name]
+        for key in _NETWORKS & description["state"].keys():
+            self._check_network(description["state"][key])
+        params = {k: self._keyed(k, v) for k, v in description["params"].items()}
+        state = {k: self._keyed(k, v) for k, v in description["state"].items()}
+        if name in NEIGHBOURS:
+            self.objects.append(self._neighbours(cls, params, state, NEIGHBOURS[name]))
             return
+        if name in PLAIN:
+            _check_plain(state)
         estimator = cls(**params)
-        if cls in CONTAINERS:
-            _set(estimator, state, CONTAINERS[cls])
-            if "best_estimator_" in state:
-                estimator.scorer_ = check_scoring(estimator.best_estimator_, estimator.scoring)
-        elif hasattr(estimator, "_set_state"):
-            own = estimator._state_names()
-            estimator._set_state({k: v for k, v in state.items() if k in own})
-            rest = {k: v for k, v in state.items() if k not in own}
-            _set(estimator, rest, () if self._is_ours(cls) else rest)
-        else:
-            _set(estimator, state, () if self._is_ours(cls) else state)
         self.objects.append(estimator)
-
-    def _is_ours(self, cls):
-        return cls in made().values()
-
-    def _check_sizes(self, node):
-        """Refuse networks with a dimension above all that the file holds."""
-        for part in node if type(node) is list else node.values() if type(node) is dict else ():
-            self._check_sizes(part)
-        if type(node) is int and abs(node) > max(_LARGE, sum(a.size for a in self.arrays.values())):
-            raise ValueError(f"a network cannot have a dimension of {node}")
+        allowed = state if name not in made() else learnt(name, state)
+        if hasattr(estimator, "_set_state"):
+            declared = estimator._state_names()
+            estimator._set_state({k: v for k, v in state.items() if k in declared})
+            state = {k: v for k, v in state.items() if k not in declared}
+        _set(estimator, state, allowed)
+        if name in CONTAINERS and "best_estimator_" in state:
+            estimator.scorer_ = check_scoring(estimator.best_estimator_, estimator.scoring)
 
     def decode(self, node):
         """Decode a value.
@@ -127,29 +120,61 @@ class Decoder:
         ((kind, content),) = node.items()
         return _KINDS[kind](self, content)
 
-    def _take(self, *copies):
-        """Take room for copies: arrays or sizes."""
-        self.room -= sum(getattr(copy, "nbytes", copy) for copy in copies)
+    def _keyed(self, key, node):
+        """A value under the name of a parameter, which may be one that takes classes."""
+        if type(node) is dict and node.keys() == {"name"} and role(key) in named():
+            name = node["name"]
+            return named()[role(key)][name] if name not in self.own else self.own[name]
+        value = self.decode(node)
+        return None if is_place(key, value) else value
+
+    def _check_network(self, node):
+        """Refuse what networks are not built by, and dimensions above all that the file holds."""
+        if type(node) is list:
+            for part in node:
+                self._check_network(part)
+        elif type(node) is dict:
+            if not node.keys() <= _IN_NETWORKS:
+                raise ValueError(f"no network is built by {list(node)}")
+            self._check_network(list(node.values()))
+        elif type(node) is int and abs(node) > max(_LARGE, self.n_values):
+            raise ValueError(f"a network cannot have a dimension of {node}")
+
+    def _take(self, n_bytes):
+        """Take room for a copy."""
+        self.room -= int(n_bytes)
         if self.room < 0:
-            raise ValueError("it takes more memory than max_bytes allows")
+            raise ValueError("it takes more memory than such a file may, or than max_bytes")
 
     def _ref(self, number):
-        if number < 0:
+        if type(number) is not int or number < 0:
             raise IndexError(number)
         return self.objects[number]
 
-    def _pairs(self, pairs):
-        return {self.decode(k): self.decode(v) for k, v in pairs}
+    def _dict(self, pairs):
+        keys = [self.decode(key) for key, _ in pairs]
+        return {key: self._keyed(key, node) for key, (_, node) in zip(keys, pairs)}
+
+    def _array(self, node):
+        """An array, and nothing that NumPy might take for one."""
+        array = self.decode(node)
+        if type(array) is not np.ndarray:
+            raise TypeError(f"expected an array, found {type(array).__name__}")
+        return array
+
+    def _copy(self, node):
+        array = self._array(node)
+        self._take(array.nbytes)
+        return array.copy()
 
     def _items(self, content):
-        dtype, shape, items = content
+        kind, shape, items = content
         array = np.empty(len(items), dtype=object)
         for i, item in enumerate(items):
             array[i] = self.decode(item)
-        if dtype != "object":
-            width = int(dtype.removeprefix("U"))
-            self._take(4 * width * len(array))
-            array = array.astype(f"U{width}")
+        if kind == "text":
+            self._take(4 * len(array) * max(map(len, array), default=1))
+            array = array.astype(str)
         return array.reshape(shape)
 
     def _scalar(self, content):
@@ -164,7 +189,7 @@ class Decoder:
         return slice(*content)
 
     def _masked(self, content):
-        data, mask = (self.decode(part) for part in content)
+        data, mask = map(self._array, content)
         return np.ma.MaskedArray(data, mask)
 
     def _random_state(self, content):
@@ -173,67 +198,73 @@ class Decoder:
         # NumPy would read its numbers from any place in memory.
         if keys.dtype != np.uint32 or keys.shape != (624,) or not 0 <= position <= 624:
             raise ValueError(f"there is no random number {position} of {keys.shape}")
+        self._take(keys.nbytes)
         random = np.random.RandomState(0)
         random.set_state(("MT19937", keys, int(position), int(has_gauss), float(gauss)))
         return random
 
     def _tree(self, content):
         kind, data, leaf_size, metric = content
-        data = self.decode(data)
-        self._take(_TREE * data.nbytes)
+        data = self._array(data)
+        self._take(_bytes_of_tree(data, leaf_size))
         return TREES[kind](data, leaf_size, metric=METRICS[metric])
 
-    def _table(self, content):
-        labels, index, columns = (self.decode(part) for part in content)
-        self._take(*columns)
-        index = pd.Index(index)
-        table = pd.DataFrame({i: pd.Series(c, index) for i, c in enumerate(columns)}, index)
-        table.columns = labels
-        return table
+    def _neighbours(self, cls, params, state, allowed):
+        """A search for neighbours, whose tree is built from the training clips."""
+        estimator = cls(**params)
+        clips = state.pop(allowed[0], None)
+        if clips is None:
+            _set(estimator, state, ())
+            return estimator
+        metric, further = params["metric"], params["metric_params"] or {}
+        if type(clips) is not np.ndarray or type(metric) is not str or metric == "pyfunc":
+            raise ValueError(f"{cls.__name__} cannot be made of a {type(clips).__name__}")
+        _check_plain({**further, **state})
+        self._take(_bytes_of_tree(clips, params["leaf_size"]))
+        names = ("n_neighbors", "algorithm", "leaf_size", "metric", "p", "metric_params")
+        search = NearestNeighbors(**{name: params[name] for name in names}).fit(clips)
+        built = vars(search).keys() - search.get_params(deep=False).keys()
+        vars(estimator).update({name: vars(search)[name] for name in built})
+        _set(estimator, state, allowed)
+        return estimator
 
     def _strings(self, content):
         dtype, values = content
         if dtype not in ("str", "string"):
             raise ValueError(f"{dtype!r} is no type of text")
-        return pd.array(self.decode(values), dtype=dtype)
+        return pd.array(self._array(values), dtype=dtype)
+
+    def _table(self, content):
+        labels, index, columns = content
+        index = pd.Index(self._column(index))
+        columns = [self._column(column) for column in columns]
+        if any(len(column) != len(index) for column in columns):
+            raise ValueError(f"a table of {len(index)} rows has columns of other lengths")
+        table = pd.DataFrame({i: pd.Series(c, index) for i, c in enumerate(columns)}, index)
+        table.columns = self.decode(labels)
+        return table
+
+    def _column(self, node):
+        if type(node) is dict and "strings" in node:
+            return self.decode(node)
+        column = self._copy(node)
+        if column.ndim != 1:
+            raise ValueError(f"a column cannot have the shape {column.shape}")
+        return column
 
     def _labelled(self, content):
         values, dims, coords, name, attrs = content
-        coords = {key: (along, self.decode(value)) for key, along, value in coords}
-        return xr.DataArray(self.decode(values), coords, dims, name, self.decode(attrs))
-
-    def _skops(self, name):
-        import skops.io
-
-        content = self.arrays[name].tobytes()
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            self._take(*(entry.file_size for entry in archive.infolist()))
-        wanted = skops.io.get_untrusted_types(data=content)
-        refused = [t for t in wanted if t not in self.named]
-        if refused:
-            raise UntrustedError(refused)
-        with warnings.catch_warnings():
-            # One line about versions for the file instead of one per estimator.
-            warnings.simplefilter("ignore", InconsistentVersionWarning)
-            return skops.io.loads(content, trusted=wanted)
-
-
-class UntrustedError(ValueError):
-    """Names that a file holds and nobody has trusted."""
-
-    def __init__(self, names):
-        super().__init__(", ".join(names))
-        self.names = names
+        coords = {key: (along, self._array(value)) for key, along, value in coords}
+        return xr.DataArray(self._array(values), coords, dims, name, self.decode(attrs))
 
 
 _KINDS = {
     "ref": Decoder._ref,
-    "dict": Decoder._pairs,
-    "bunch": lambda self, pairs: Bunch(**self._pairs(pairs)),
+    "dict": Decoder._dict,
     "tuple": lambda self, items: tuple(self.decode(items)),
     "array": lambda self, name: self.arrays[name],
     "transposed": lambda self, name: self.arrays[name].T,
-    "tensor": lambda self, array: torch.from_numpy(np.ascontiguousarray(self.decode(array))),
+    "tensor": lambda self, node: torch.from_numpy(self._copy(node)),
     "items": Decoder._items,
     "scalar": Decoder._scalar,
     "slice": Decoder._slice,
@@ -245,22 +276,36 @@ _KINDS = {
     "labelled": Decoder._labelled,
     "path": lambda self, name: pathlib.Path(name),
     "device": lambda self, name: torch.device(name),
-    "name": lambda self, name: self.named[name],
-    "skops": Decoder._skops,
 }
 
 
-def _refit(cls, params, state):
-    """An estimator whose trees are built from its training data."""
-    estimator = cls(**{**params, "n_jobs": None}).fit(state.pop(REFITTED[cls]))
-    _set(estimator, state, {"offset_"})
-    return estimator.set_params(n_jobs=params["n_jobs"])
+def _check_plain(state):
+    """Refuse anything but numbers, text, numeric arrays and lists of these."""
+    stack = list(state.values())
+    while stack:
+        value = stack.pop()
+        if type(value) in (list, tuple):
+            stack.extend(value)
+        elif type(value) is int and abs(value) > 2**53:
+            raise ValueError(f"no attribute is {value}")
+        elif type(value).__module__ == "sklearn.preprocessing._data":
+            pass  # of a PowerTransformer
+        elif type(value) not in (*_PLAIN, np.ndarray) and not isinstance(value, np.generic):
+            raise ValueError(f"no attribute is a {type(value).__name__}")
+
+
+def _bytes_of_tree(data, leaf_size):
+    """Memory of a search tree, in float64 whatever the data are."""
+    if type(leaf_size) is not int or leaf_size < 1 or data.ndim != 2:
+        raise ValueError(f"there is no tree of {data.shape} with leaves of {leaf_size}")
+    n, width = data.shape
+    return 8 * n * (width + 1) + (32 + 16 * width) * (2 * n // leaf_size + 2)
 
 
 def _set(estimator, state, allowed):
     """Set attributes that are fitted state and nothing of the class."""
     cls = type(estimator)
     for name, value in state.items():
-        if name not in allowed or hasattr(cls, name) or name.startswith("__"):
+        if not may_set(cls, name, allowed):
             raise ValueError(f"{cls.__name__} has no fitted attribute {name!r}")
         vars(estimator)[name] = value

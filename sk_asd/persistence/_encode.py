@@ -7,25 +7,22 @@ key, which tells its kind; :mod:`sk_asd.persistence._decode` has a function for 
 import inspect
 import pathlib
 
-import joblib
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from sklearn.base import BaseEstimator
-from sklearn.utils import Bunch
 from skorch.callbacks import Callback
 from torch import nn
 
 from sk_asd.persistence._registry import (
-    CONTAINERS,
     METRICS,
-    PLACES,
-    REFITTED,
     TREES,
+    is_place,
+    learnt,
     made,
     named,
     qualified,
+    role,
 )
 
 _PLAIN = (type(None), bool, int, float, str)
@@ -50,7 +47,7 @@ class Encoder:
         self.foreign = {}
         self._known = {}  # by id, with the object, which must live as long as its id counts
         self._pending = set()
-        self._names = {cls: name for table in (made(), named()) for name, cls in table.items()}
+        self._names = {cls: name for name, cls in made().items()}
 
     def encode(self, value, path):
         """Encode a value.
@@ -85,17 +82,15 @@ class Encoder:
         return self._known[id(value)][1]
 
     def _encode(self, value, path):
-        if isinstance(value, joblib.Memory):
-            return None
         if isinstance(value, dict):
-            kind = "bunch" if type(value) is Bunch else "dict"
-            if type(value) not in (dict, Bunch):
+            if type(value) is not dict:
                 raise _refusal(path, value, "is no plain dict")
-            pairs = [
-                [self.encode(k, f"{path} (a key)"), self.encode(v, f"{path}[{k!r}]")]
-                for k, v in value.items()
-            ]
-            return {kind: pairs}
+            return {
+                "dict": [
+                    [self.encode(k, f"{path} (a key)"), self._keyed(k, v, f"{path}[{k!r}]")]
+                    for k, v in value.items()
+                ]
+            }
         if type(value) in (tuple, torch.Size):
             return {"tuple": self.encode(list(value), path)}
         if isinstance(value, np.random.RandomState):
@@ -121,15 +116,22 @@ class Encoder:
         if isinstance(value, tuple(TREES.values())):
             return self._tree(value, path)
         if isinstance(value, type) or inspect.isroutine(value):
-            return self._name(value, path)
+            raise _refusal(path, value, "is a class or function, which no file can hold there")
         return self._object(value, path)
 
-    def _scalar(self, value, path):
-        if value.dtype.kind == "U":
-            return str(value)
-        if value.dtype.kind not in "biuf":
-            raise _refusal(path, value, "is no number")
-        return {"scalar": [value.dtype.name, value.item()]}
+    def _keyed(self, key, value, path):
+        """A value under the name of a parameter, which may be one that takes classes."""
+        if is_place(key, value):
+            return None
+        table = named().get(role(key))
+        if table is None or not (isinstance(value, type) or inspect.isroutine(value)):
+            return self.encode(value, path)
+        public = {thing: name for name, thing in table.items()}
+        if value in public:
+            return {"name": public[value]}
+        if not isinstance(value, type):
+            raise _refusal(path, value, "is a function that is not public in this package")
+        return {"name": self._foreign(value, path)}
 
     def _tree(self, tree, path):
         state = tree.__getstate__()
@@ -138,13 +140,12 @@ class Encoder:
             raise _refusal(path, tree, f"measures by {metric}, expected one of {list(METRICS)}")
         return {"tree": [type(tree).__name__, self._array(tree.data, path), leaf_size, metric]}
 
-    def _name(self, value, path):
-        """A class or a function that the file only names."""
-        if value in self._names:
-            return {"name": self._names[value]}
-        if isinstance(value, type):
-            return {"name": self._foreign(value, path)}
-        raise _refusal(path, value, "is a function, which a file can only name if it is public")
+    def _scalar(self, value, path):
+        if value.dtype.kind == "U":
+            return str(value)
+        if value.dtype.kind not in "biuf":
+            raise _refusal(path, value, "is no number")
+        return {"scalar": [value.dtype.name, value.item()]}
 
     def _foreign(self, cls, path):
         self.foreign.setdefault(qualified(cls), path)
@@ -152,36 +153,23 @@ class Encoder:
 
     def _object(self, value, path):
         cls = type(value)
-        if cls not in self._names:
-            if isinstance(value, nn.Module):
-                raise _refusal(
-                    path,
-                    value,
-                    "is a network, which cannot be made again from parameters: give its class and "
-                    "module__* in its place, or use joblib",
-                )
-            if cls.__module__.startswith("sklearn.") and isinstance(value, BaseEstimator):
-                return self._sklearn(value, path)
-            if not hasattr(value, "get_params"):
-                raise _refusal(path, value, "is neither plain data nor an estimator")
-        elif isinstance(value, nn.Module) and cls is not made()["sk_asd.networks.SpecAugment"]:
+        if isinstance(value, nn.Module) and cls not in self._names:
             raise _refusal(
                 path,
                 value,
                 "is a network given as an instance, which cannot be made again from parameters: "
                 "give its class and module__* in its place, or use joblib",
             )
+        if cls not in self._names and not hasattr(value, "get_params"):
+            raise _refusal(path, value, "is neither plain data nor an estimator")
         params = parameters(value)
         state = self._state(value, params, path)
         place = f"{path}." if path else ""
         self.objects.append(
             {
                 "class": self._names[cls] if cls in self._names else self._foreign(cls, path),
-                "params": {
-                    k: None if k in PLACES else self.encode(v, f"{place}{k}")
-                    for k, v in params.items()
-                },
-                "state": {k: self.encode(v, f"{place}{k}") for k, v in state.items()},
+                "params": {k: self._keyed(k, v, f"{place}{k}") for k, v in params.items()},
+                "state": {k: self._keyed(k, v, f"{place}{k}") for k, v in state.items()},
             }
         )
         # The parts were appended before it.
@@ -190,21 +178,19 @@ class Encoder:
     def _state(self, value, params, path):
         """Fitted attributes by name."""
         cls, attributes = type(value), vars(value)
-        if cls in REFITTED:
-            names = {REFITTED[cls], "offset_"} & attributes.keys()
+        public = self._names.get(cls, "")
+        if public.startswith("sklearn."):
+            names = learnt(public, attributes) & attributes.keys()
             return {name: attributes[name] for name in sorted(names)}
-        if cls in CONTAINERS:
-            return {name: attributes[name] for name in CONTAINERS[cls] if name in attributes}
-        state = {}
+        state, declared = {}, set()
         if hasattr(value, "_get_state"):
+            declared = value._state_names()
             try:
                 state = value._get_state()
             except ValueError as error:
                 raise _refusal(path, value, f"holds {error}") from error
-        rest = attributes.keys() - params.keys() - state.keys()
-        if hasattr(value, "_state_names"):
-            rest -= value._state_names()
-        if cls not in self._names:
+        rest = attributes.keys() - params.keys() - declared
+        if not public:
             return {**state, **{name: attributes[name] for name in sorted(rest)}}
         if rest:
             rest -= vars(cls(**params)).keys()  # set by the constructor
@@ -212,27 +198,11 @@ class Encoder:
             raise _refusal(path, value, f"has {sorted(rest)}, which are none of its attributes")
         return state
 
-    def _sklearn(self, estimator, path):
-        """An estimator of scikit-learn, as skops writes it."""
-        import skops.io
-
-        try:
-            content = skops.io.dumps(estimator)
-            unknown = skops.io.get_untrusted_types(data=content)
-        except Exception as error:
-            raise _refusal(
-                path, estimator, f"cannot be saved ({type(error).__name__}: {error})"
-            ) from error
-        for name in unknown:
-            self.foreign.setdefault(name, path)
-        array = np.frombuffer(content, dtype=np.uint8)
-        return {"skops": self._array(array, path)["array"]}
-
     def _array(self, value, path):
         value = np.asarray(value)  # a memory map is read
         if value.dtype.kind in "OU":
-            dtype = "object" if value.dtype == object else f"U{value.dtype.itemsize // 4}"
-            return {"items": [dtype, list(value.shape), self.encode(value.ravel().tolist(), path)]}
+            kind = "object" if value.dtype == object else "text"
+            return {"items": [kind, list(value.shape), self.encode(value.ravel().tolist(), path)]}
         if value.dtype.kind not in "biuf":
             raise _refusal(path, value, f"has values of type {value.dtype}")
         # Products of matrices depend, in their last digits, on the order in memory.

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 import warnings
 
 from sk_asd._versions import VersionWarning, differing, mismatch, versions
@@ -12,6 +13,7 @@ FORMAT = 2
 _KEY, _TREE = "sk_asd", "estimator.json"
 _MAX_BYTES = 1 << 31
 _MAX_TEXT = 1 << 26  # of JSON, whose lists and dicts take many times their text
+_MOST_NAMES = 10
 
 
 def save(estimator, path):
@@ -48,12 +50,12 @@ def save(estimator, path):
     Notes
     -----
     The file is one of safetensors: arrays, and a description in JSON. For every estimator it has
-    the public name of its class, its parameters and its fitted attributes. Estimators of
-    scikit-learn are in the format of skops. Networks are built again from their sizes and get their
-    weights back, search trees from their data.
+    the public name of its class, its parameters and its fitted attributes. Networks are built again
+    from their sizes and get their weights back, search trees from their data.
 
-    Parameters that name places on one machine, ``memory``, ``cache_dir`` and ``checkpoint``, are
-    saved as None. The history of a training is kept by epoch, without its batches.
+    Parameters that name places on one machine, ``memory``, ``cache_dir``, ``checkpoint`` and the
+    file in ``model``, are saved as None. The history of a training is kept by epoch, without its
+    batches.
 
     Examples
     --------
@@ -82,8 +84,7 @@ def load(path, trusted=(), *, max_bytes=_MAX_BYTES):
         The file.
     trusted : sequence of type, default=()
         Classes of your own, or of other libraries, that may be in the file beside those of this
-        package and what skops trusts of scikit-learn. They are made from parameters and attributes
-        in the file.
+        package and some of scikit-learn. They are made from parameters and attributes in the file.
     max_bytes : int, default=2**31
         Most bytes that the file, and what is packed in it, may take.
 
@@ -156,44 +157,53 @@ def read(path, trusted=(), max_bytes=_MAX_BYTES):
     """Read a file: the estimator, and the header as :func:`read_header` gives it."""
     if isinstance(trusted, (str, type)) or not all(isinstance(t, type) for t in trusted):
         raise TypeError(f"trusted must be a sequence of classes, got {trusted!r}.")
-    header = read_header(path)
-    size = os.path.getsize(path)
-    if size > max_bytes:
-        raise ValueError(f"{path} has {size} bytes, more than max_bytes={max_bytes}.")
-    import safetensors.numpy
-
-    from sk_asd.persistence._bounds import Bounded
-    from sk_asd.persistence._decode import Decoder, UntrustedError, unknown_names
-
+    with _opened(path) as file:
+        header, size = _header(file, path)
+        if size > max_bytes:
+            raise ValueError(f"{path} has {size} bytes, more than max_bytes={max_bytes}.")
+        file.seek(0)
+        content = file.read(size)
     found = differing(header["versions"])
     # Whatever a damaged or forged file may cause is one error that names the file.
     try:
-        arrays = safetensors.numpy.load(pathlib.Path(path).read_bytes())
-        if _digest(arrays) != header["sha256"]:
-            raise ValueError("its digest is another one")
-        text = arrays.pop(_TREE)
-        if text.nbytes > _MAX_TEXT:
-            raise ValueError(f"its description has {text.nbytes} bytes, {_MAX_TEXT} are allowed")
-        tree = json.loads(text.tobytes())
-        decoder = Decoder(arrays, trusted, max_bytes - size)
-        unknown = unknown_names(tree["objects"], {*decoder.made, *decoder.named})
-        if not unknown:
-            with Bounded(sum(a.size for a in arrays.values()), len(arrays)):
-                for description in tree["objects"]:
-                    decoder.make(description)
-                estimator = decoder.decode(tree["root"])
-    except UntrustedError as error:
-        unknown = error.names
+        estimator, unknown, places = _decoded(content, header, trusted, max_bytes)
     except Exception as error:
         reason = f"it was written with {found}" if found else "it is truncated or damaged"
-        raise ValueError(
-            f"Cannot load {path}: {reason} ({size} bytes; {type(error).__name__}: {error})."
-        ) from error
+        said = shown(f"{type(error).__name__}: {error}", 300)
+        raise ValueError(f"Cannot load {path}: {reason} ({size} bytes; {said}).") from error
     if unknown:
-        raise ValueError(_refusal(path, unknown, tree.get("places"), found))
+        raise ValueError(_refusal(path, unknown, places, found))
     if found:
         warnings.warn(mismatch(str(path), found), VersionWarning, stacklevel=3)
     return estimator, header
+
+
+def _decoded(content, header, trusted, max_bytes):
+    """The estimator in a file, names that nobody trusts, in which case it is None, and places."""
+    import safetensors.numpy
+    from sklearn.base import BaseEstimator
+
+    from sk_asd.persistence._bounds import Bounded
+    from sk_asd.persistence._decode import Decoder, unknown_names
+
+    arrays = safetensors.numpy.load(content)
+    if _digest(arrays) != header["sha256"]:
+        raise ValueError("its digest is another one")
+    text = arrays.pop(_TREE)
+    if text.nbytes > _MAX_TEXT:
+        raise ValueError(f"its description has {text.nbytes} bytes, {_MAX_TEXT} are allowed")
+    tree = json.loads(text.tobytes())
+    unknown = unknown_names(tree["objects"], trusted)
+    if unknown:
+        return None, unknown, tree["places"]
+    decoder = Decoder(arrays, trusted, len(content), max_bytes)
+    with Bounded(decoder.n_values, len(arrays)):
+        for description in tree["objects"]:
+            decoder.make(description)
+        estimator = decoder.decode(tree["root"])
+    if not isinstance(estimator, BaseEstimator):
+        raise TypeError(f"it holds a {type(estimator).__name__}, which is no estimator")
+    return estimator, [], {}
 
 
 def read_header(path):
@@ -214,26 +224,40 @@ def read_header(path):
     OSError, ValueError
         As in :func:`load`.
     """
-    with open(path, "rb") as file:
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        size = os.fstat(file.fileno()).st_size
-        if len(start) < 8 or length > min(size - 8, _MAX_TEXT):
-            raise ValueError(f"{path} was not written by sk_asd.save: {_kind(start, size)}")
-        content = file.read(length)
+    with _opened(path) as file:
+        return _header(file, path)[0]
+
+
+def _opened(path):
+    """Open a regular file; others, such as pipes, may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ValueError(f"{path} is no regular file, but a pipe or device.")
+    return open(path, "rb")
+
+
+def _header(file, path):
+    """Header of an open file, and the size of the file."""
+    start, size = file.read(8), os.fstat(file.fileno()).st_size
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > min(size - 8, _MAX_TEXT):
+        raise ValueError(f"{path} was not written by sk_asd.save: {_kind(start, size)}")
     try:
-        header = json.loads(json.loads(content)["__metadata__"][_KEY])
-        number, _ = header["format"], dict(header["versions"])
+        header = json.loads(json.loads(file.read(length))["__metadata__"][_KEY])
+        number, there = header["format"], header["versions"]
+        texts = type(there) is dict and all(type(v) is str for v in there.values())
+        if type(number) is not int or not texts:
+            raise TypeError("no format or versions")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ValueError(
             f"{path} was not written by sk_asd.save, or is damaged: it has no header."
         ) from None
     if number != FORMAT:
         raise ValueError(
-            f"{path} has format {number} of sk_asd {header['versions'].get('sk_asd')}; this is "
+            f"{path} has format {number} of sk_asd {shown(there.get('sk_asd', '?'))}; this is "
             f"sk_asd {versions()['sk_asd']}, which reads format {FORMAT}."
         )
-    return header
+    header["versions"] = {name: shown(text) for name, text in there.items()}
+    return header, size
 
 
 def is_saved(path):
@@ -258,11 +282,12 @@ def _digest(arrays):
 def _refusal(path, names, places, found):
     """The sentence for classes that nobody has trusted."""
     places = places if isinstance(places, dict) else {}
+    names = names[:_MOST_NAMES]
     holds = listed({name: places.get(name) for name in names})
     return (
         f"{path} is refused, and nothing in it was run: it holds {holds}, which sk_asd does not "
         "know. If you know what that is and trust it, import it and load the file with trusted=["
-        + ", ".join(name.rpartition(".")[2] for name in names)
+        + ", ".join(shown(name.rpartition(".")[2]) for name in names)
         + "]."
         + (f" It was written with {found}." if found else "")
     )
@@ -270,7 +295,14 @@ def _refusal(path, names, places, found):
 
 def listed(names):
     """Names with their places, for people."""
-    return ", ".join(f"{name} at {place}" if place else name for name, place in names.items())
+    pairs = ((shown(name), shown(str(place or ""))) for name, place in names.items())
+    return ", ".join(f"{name} at {place}" if place else name for name, place in pairs)
+
+
+def shown(text, most=100):
+    """A text that may be anybody's as a terminal can show it."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[:most])
+    return text if len(text) < most else f"{text}..."
 
 
 def _kind(start, size):

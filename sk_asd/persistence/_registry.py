@@ -2,11 +2,21 @@
 
 import functools
 import inspect
+import os
 
+import sklearn
+import sklearn.cluster
+import sklearn.covariance
+import sklearn.decomposition
+import sklearn.discriminant_analysis
 import sklearn.frozen
+import sklearn.linear_model
+import sklearn.mixture
 import sklearn.model_selection
+import sklearn.naive_bayes
 import sklearn.neighbors
 import sklearn.pipeline
+import sklearn.preprocessing
 import skorch.callbacks
 import torch
 from sklearn.base import BaseEstimator
@@ -14,7 +24,7 @@ from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
 
 from sk_asd import detectors, embedders, ensemble, features, metrics, model_selection, networks
 
-# Attributes that the fit of scikit-learn's containers sets. `scorer_`, a function, is made anew.
+# Attributes that the fit of a search sets. `scorer_`, a function, is made anew.
 _SEARCH = (
     "best_estimator_",
     "best_index_",
@@ -27,16 +37,52 @@ _SEARCH = (
     "refit_time_",
 )
 CONTAINERS = {
-    sklearn.pipeline.Pipeline: (),
-    sklearn.pipeline.FeatureUnion: (),
-    sklearn.frozen.FrozenEstimator: (),
-    sklearn.model_selection.GridSearchCV: _SEARCH,
-    sklearn.model_selection.RandomizedSearchCV: _SEARCH,
+    "sklearn.pipeline.Pipeline": (),
+    "sklearn.pipeline.FeatureUnion": (),
+    "sklearn.frozen.FrozenEstimator": (),
+    "sklearn.model_selection.GridSearchCV": _SEARCH,
+    "sklearn.model_selection.RandomizedSearchCV": _SEARCH,
 }
-# Their search trees are built again from the training data; a threshold may have been set since.
-REFITTED = {
-    sklearn.neighbors.NearestNeighbors: "_fit_X",
-    sklearn.neighbors.LocalOutlierFactor: "_fit_X",
+# Estimators that compute with NumPy alone, which checks what it is given. Their fitted attributes
+# end in an underscore and are numbers and arrays; these have others.
+PLAIN = {
+    "sklearn.cluster.KMeans": ("_n_features_out", "_n_threads"),
+    "sklearn.covariance.EllipticEnvelope": (),
+    "sklearn.covariance.EmpiricalCovariance": (),
+    "sklearn.covariance.LedoitWolf": (),
+    "sklearn.covariance.MinCovDet": (),
+    "sklearn.covariance.OAS": (),
+    "sklearn.covariance.ShrunkCovariance": (),
+    "sklearn.decomposition.PCA": ("_fit_svd_solver",),
+    "sklearn.decomposition.TruncatedSVD": (),
+    "sklearn.discriminant_analysis.LinearDiscriminantAnalysis": (
+        "_max_components",
+        "_n_features_out",
+    ),
+    "sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis": (),
+    "sklearn.linear_model.LogisticRegression": (),
+    "sklearn.mixture.BayesianGaussianMixture": (),
+    "sklearn.mixture.GaussianMixture": (),
+    "sklearn.naive_bayes.GaussianNB": (),
+    "sklearn.preprocessing.MaxAbsScaler": (),
+    "sklearn.preprocessing.MinMaxScaler": (),
+    "sklearn.preprocessing.Normalizer": (),
+    "sklearn.preprocessing.PowerTransformer": ("_scaler",),
+    "sklearn.preprocessing.QuantileTransformer": (),
+    "sklearn.preprocessing.RobustScaler": (),
+    "sklearn.preprocessing.StandardScaler": (),
+}
+# Their trees are built again from the training data, the first attribute.
+NEIGHBOURS = {
+    "sklearn.neighbors.NearestNeighbors": ("_fit_X",),
+    "sklearn.neighbors.LocalOutlierFactor": (
+        "_fit_X",
+        "_distances_fit_X_",
+        "_lrd",
+        "n_neighbors_",
+        "negative_outlier_factor_",
+        "offset_",
+    ),
 }
 TREES = {cls.__name__: cls for cls in (sklearn.neighbors.KDTree, sklearn.neighbors.BallTree)}
 METRICS = {
@@ -44,9 +90,8 @@ METRICS = {
 }
 # Made from their parameters alone. Other callbacks look up functions by name when training starts.
 _CALLBACKS = ("EarlyStopping", "EpochTimer", "GradientNormClipping")
-_SCORERS = ("dcase_score", "dcase_scorer")
 # Parameters that are places on one machine. What lies there could run: no model may say where.
-PLACES = frozenset({"cache_dir", "checkpoint", "memory"})
+_PLACES = frozenset({"cache_dir", "checkpoint", "memory"})
 
 
 def _public(module, base=object):
@@ -66,8 +111,9 @@ def made():
         table |= _public(room, BaseEstimator)
     table |= _public(model_selection)
     table |= _public(sklearn.model_selection, BaseCrossValidator | BaseShuffleSplit)
-    for cls in (*CONTAINERS, *REFITTED):
-        table |= {name: c for name, c in _public(_module_of(cls)).items() if c is cls}
+    for name in (*CONTAINERS, *PLAIN, *NEIGHBOURS):
+        _, module, cls = name.split(".")
+        table[name] = getattr(getattr(sklearn, module), cls)
     table |= {f"skorch.callbacks.{name}": getattr(skorch.callbacks, name) for name in _CALLBACKS}
     table["sk_asd.networks.SpecAugment"] = networks.SpecAugment
     return table
@@ -75,12 +121,27 @@ def made():
 
 @functools.cache
 def named():
-    """Classes and functions that a file may hold as values, by public name; none is called."""
+    """Classes and functions that parameters may hold, by public name for each such parameter."""
+    scorers = ("dcase_score", "dcase_scorer")
     return {
-        **{f"sk_asd.metrics.{name}": getattr(metrics, name) for name in _SCORERS},
-        **_public(networks, torch.nn.Module),
-        **_public(torch.optim, torch.optim.Optimizer),
+        "backbone": _public(networks, torch.nn.Module),
+        "optimizer": _public(torch.optim, torch.optim.Optimizer),
+        "scoring": {f"sk_asd.metrics.{name}": getattr(metrics, name) for name in scorers},
     }
+
+
+def role(key):
+    """Name of a parameter without the steps before it."""
+    return key.rpartition("__")[2] if type(key) is str else None
+
+
+def is_place(key, value):
+    """Whether a parameter, or one of its values in a grid, names a place."""
+    if isinstance(value, (list, tuple)):
+        return any(is_place(key, v) for v in value)
+    if role(key) == "model":  # "small" comes with the package
+        return isinstance(value, (str, os.PathLike)) and value != "small"
+    return value is not None and role(key) in _PLACES
 
 
 def qualified(cls):
@@ -88,6 +149,14 @@ def qualified(cls):
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _module_of(cls):
-    modules = (sklearn.pipeline, sklearn.frozen, sklearn.model_selection, sklearn.neighbors)
-    return next(m for m in modules if getattr(m, cls.__name__, None) is cls)
+def may_set(cls, name, allowed):
+    """Whether an attribute is fitted state: declared, and nothing that the class has."""
+    return name in allowed and not hasattr(cls, name) and not name.startswith("__")
+
+
+def learnt(public, names):
+    """Which of the attributes of a class of scikit-learn are fitted state, by its public name."""
+    declared = {*CONTAINERS.get(public, ()), *NEIGHBOURS.get(public, ()), *PLAIN.get(public, ())}
+    if public in PLAIN:
+        declared |= {name for name in names if name.endswith("_") and name[0] != "_"}
+    return declared

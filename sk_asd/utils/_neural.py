@@ -420,7 +420,7 @@ def weights_of(module):
 
 def set_weights(module, weights):
     """Give a module the result of :func:`weights_of`; all names and shapes must be those it has."""
-    tensors = {name: torch.as_tensor(value) for name, value in weights.items()}
+    tensors = {name: torch.from_numpy(value) for name, value in weights.items()}
     module.load_state_dict(tensors, strict=True)
 
 

@@ -1,7 +1,6 @@
 """Files that are damaged, of other kinds, of other versions, or larger than allowed."""
 
 import hashlib
-import io
 import json
 import os
 import resource
@@ -14,11 +13,10 @@ import joblib
 import numpy as np
 import pytest
 import safetensors.numpy
-import skops.io
 
 import sk_asd
 from sk_asd import _versions
-from sk_asd.detectors import GaussianMixtureDetector, KNNDetector
+from sk_asd.detectors import KNNDetector
 from sk_asd.utils.estimator_checks import make_inputs
 
 
@@ -78,7 +76,8 @@ def test_files_of_other_kinds(path, detector):
     path.write_text("path,score\n")
     with pytest.raises(ValueError, match="it begins with b'path"):
         sk_asd.load(path)
-    skops.io.dump(detector, path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("header.json", "{}")
     with pytest.raises(ValueError, match="as an earlier sk_asd wrote them.* must be trained again"):
         sk_asd.load(path)
     path.write_bytes(safetensors.numpy.save({"x": np.zeros(3)}))
@@ -86,6 +85,10 @@ def test_files_of_other_kinds(path, detector):
         sk_asd.load(path)
     with pytest.raises(IsADirectoryError):
         sk_asd.load(path.parent)
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="is no regular file"):
+        sk_asd.load(path)
 
 
 @pytest.mark.filterwarnings("ignore:.*was written with:UserWarning")
@@ -139,14 +142,13 @@ def test_builds_for_another_device_are_the_same_version(file):
 # Sizes
 
 
-def test_max_bytes(file, embeddings, path):
+def test_max_bytes(file, path):
     size = file.stat().st_size
     with pytest.raises(ValueError, match=rf"has {size} bytes, more than max_bytes={size - 1}"):
         sk_asd.load(file, max_bytes=size - 1)
     sk_asd.load(file, max_bytes=20 * size)
-    sk_asd.save(GaussianMixtureDetector().fit(embeddings), path)
-    with pytest.raises(ValueError, match="it takes more memory than max_bytes allows"):
-        sk_asd.load(path, max_bytes=path.stat().st_size + 100)
+    with pytest.raises(ValueError, match="it takes more memory than .* max_bytes"):
+        sk_asd.load(path, max_bytes=size + 100)
 
 
 def forge(path, tree, arrays, **header):
@@ -189,17 +191,6 @@ def memory_of(path):
     return int(done.stdout), done.stderr
 
 
-def bomb():
-    """A zip of 1 MB that inflates to 1 GB, and more than it says of itself."""
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("schema.json", "{}")
-        with archive.open("0.npy", "w", force_zip64=True) as member:
-            for _ in range(64):
-                member.write(bytes(1 << 24))
-    return target.getvalue()
-
-
 def networks(**changes):
     """An autoencoder whose network is not what its weights are."""
     architecture = {"n_inputs": 8, "latent_dim": 2, "width": 4, **changes}
@@ -209,13 +200,10 @@ def networks(**changes):
     return described("sk_asd.detectors.AutoEncoderDetector", state)
 
 
-@pytest.mark.parametrize("kind", ["zip", "width", "depth", "table", "trees", "lists"])
+@pytest.mark.parametrize("kind", ["width", "depth", "table", "trees", "texts"])
 def test_small_files_do_not_take_much_memory(path, kind):
     arrays = {"big": np.zeros(1 << 17)}
-    if kind == "zip":
-        arrays = {"big": np.frombuffer(bomb(), np.uint8)}
-        tree = described("sk_asd.features.Labelled", {"transformer_": {"skops": "big"}})
-    elif kind == "width":
+    if kind == "width":
         tree = networks(width=10**6)
     elif kind == "depth":
         tree = networks(depth=10**9)
@@ -230,7 +218,7 @@ def test_small_files_do_not_take_much_memory(path, kind):
         tree["root"] = [one] * 2000
     else:
         tree = described("sk_asd.detectors.KNNDetector")
-        tree["root"] = {"items": ["U100000000", [3], ["a", "b", "c"]]}
+        tree["root"] = {"items": ["text", [100_000], ["a" * 100_000] + [""] * 99_999]}
     forge(path, tree, arrays)
     assert path.stat().st_size < 3e6
     grown, said = memory_of(path)

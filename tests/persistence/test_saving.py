@@ -20,10 +20,10 @@ from sklearn.ensemble import IsolationForest
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, KFold
-from sklearn.neighbors import LocalOutlierFactor
+from sklearn.neighbors import KernelDensity, LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
-from sklearn.tree._tree import Tree
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
@@ -37,6 +37,7 @@ from sk_asd.features import Labelled, LogMel, TimePooling, Wav2Vec
 from sk_asd.metrics import dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
 from sk_asd.networks import Cnn6, SpecAugment
+from sk_asd.persistence._registry import PLAIN
 from sk_asd.systems import make_baseline, make_pooling, make_submission
 from sk_asd.utils.estimator_checks import _output, make_inputs
 
@@ -102,7 +103,8 @@ def test_a_loaded_estimator_has_all_attributes(path):
     for estimator, _ in fitted_estimators():
         loaded = round_trip(estimator, path)
         assert vars(loaded).keys() == vars(estimator).keys()
-        assert repr(loaded) == repr(estimator)
+        if not isinstance(estimator, Wav2Vec):  # whose file is a place
+            assert repr(loaded) == repr(estimator)
 
 
 def sounds():
@@ -310,6 +312,27 @@ def test_what_is_one_object_stays_one(path):
     assert loaded[0].factor[1] is loaded[0].factor[2] is loaded[1]
 
 
+@pytest.mark.parametrize("name", sorted(PLAIN))
+def test_estimators_of_scikit_learn(name, path):
+    _, module, cls = name.split(".")
+    cls = getattr(importlib.import_module(f"sklearn.{module}"), cls)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.arange(60) % 2
+    params = {"n_quantiles": 10} if "Quantile" in name else {}
+    estimator = cls(**params)
+    if "random_state" in estimator.get_params():
+        estimator.set_params(random_state=0)
+    estimator.fit(X, y)
+    loaded = round_trip(estimator, path)
+    used = 0
+    for method in ("transform", "score_samples", "decision_function", "predict", "mahalanobis"):
+        if hasattr(estimator, method):
+            used += 1
+            expected = getattr(estimator, method)(X)
+            np.testing.assert_array_equal(getattr(loaded, method)(X), expected)
+    assert used
+
+
 def test_searches_and_frozen_estimators(path):
     X = np.abs(make_inputs("embeddings")[0].values)
     y = np.where(np.arange(len(X)) % 4, 1, -1)
@@ -334,10 +357,6 @@ def test_searches_and_frozen_estimators(path):
     loaded = round_trip(unfitted, path)
     assert loaded.scoring is dcase_scorer
     assert isinstance(loaded.estimator[0].estimator, TimePooling)
-    function = make_pipeline(FunctionTransformer(np.square), MahalanobisDetector()).fit(X)
-    np.testing.assert_array_equal(
-        round_trip(function, path).score_samples(X), function.score_samples(X)
-    )
 
 
 def test_search_of_weights(path):
@@ -409,7 +428,8 @@ def test_own_classes(path):
     for detector, trusted in [
         (GroupedDetector(KNN(n_neighbors=2)), [KNN]),
         (Distance(), [Distance]),
-        (IsolationForest(n_estimators=5, random_state=0), [Tree]),
+        (OneClassSVM(), [OneClassSVM]),
+        (KernelDensity(), [KernelDensity]),
         (make_pipeline(Scaler(), LocalOutlierFactor(novelty=True)), [Scaler]),
     ]:
         detector.fit(X)
@@ -433,13 +453,13 @@ def test_what_cannot_be_saved(path):
     with pytest.raises(TypeError, match="Only estimators can be saved, got dict"):
         sk_asd.save({}, path)
     function = make_pipeline(Scaler(lambda x: x))
-    with pytest.raises(ValueError, match=r"steps\[0\]\[1\].factor cannot be saved: .* a function"):
+    with pytest.raises(ValueError, match=r"steps\[0\]\[1\].factor cannot be saved: .* or function"):
         sk_asd.save(function, path)
     scaler = Scaler()
     scaler.factor = [scaler]
     with pytest.raises(ValueError, match=r"factor\[0\] cannot be saved: .*Scaler refers to itself"):
         sk_asd.save(scaler, path)
-    with pytest.raises(ValueError, match="factor cannot be saved: .* is a function"):
+    with pytest.raises(ValueError, match="factor cannot be saved: .* or function"):
         sk_asd.save(Scaler(scaler.fit), path)
     with pytest.raises(ValueError, match="factor cannot be saved: .*generator is neither plain"):
         sk_asd.save(Scaler(x for x in ()), path)
@@ -447,6 +467,11 @@ def test_what_cannot_be_saved(path):
         sk_asd.save(Scaler(np.zeros(2, complex)), path)
     with pytest.raises(ValueError, match="several levels of labels"):
         sk_asd.save(Scaler(pd.DataFrame({("a", "b"): [1]})), path)
+    forest = IsolationForest(n_estimators=2).fit(np.zeros((4, 2)))
+    with pytest.raises(
+        ValueError, match=r"estimators_\[0\].tree_ cannot be saved: this sklearn.tree"
+    ):
+        sk_asd.save(forest, path)
     with pytest.raises(FileNotFoundError, match="its folder does not exist"):
         sk_asd.save(KNNDetector(), path / "missing" / "m.skasd")
     assert not list(path.parent.iterdir())

@@ -172,6 +172,8 @@ class Decoder:
         array = np.empty(len(items), dtype=object)
         for i, item in enumerate(items):
             array[i] = self.decode(item)
+        if kind not in ("object", "text"):
+            raise ValueError(f"there are no arrays of {kind!r}")
         if kind == "text":
             self._take(4 * len(array) * max(map(len, array), default=1))
             array = array.astype(str)

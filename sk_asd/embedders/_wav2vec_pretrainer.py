@@ -14,7 +14,6 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import PassthroughScoring
 from skorch.helper import predefined_split
-from skorch.history import History
 from torch import nn
 
 from sk_asd.datasets._audio import read_audio
@@ -34,7 +33,7 @@ from sk_asd.features._wav2vec_files import write_safetensors
 from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.networks import Wav2Vec1
 from sk_asd.utils._containers import is_clip_table, plain
-from sk_asd.utils._neural import NetParamsMixin, epochs_of, resolve_device, to_cpu
+from sk_asd.utils._neural import NetParamsMixin, epochs_of, fitted_net, resolve_device, to_cpu
 from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
@@ -372,9 +371,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         super()._set_state(state)
         if saved is not None:
             module = Contrast(self.network_.network, saved["infonce"])
-            net = ContrastiveNet(module, criterion=nn.Identity, verbose=0).initialize()
-            net.history_ = History(saved["history"])
-            self.net_ = to_cpu(net)
+            self.net_ = fitted_net(ContrastiveNet, module, nn.Identity, saved["history"])
 
     def _check_net_params(self):
         for name in ("sampler", "batch_sampler", "batch_size", "shuffle", "generator"):

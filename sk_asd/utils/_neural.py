@@ -252,9 +252,7 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
         modules = self._build(**self._architecture)
         for module, weights in zip(modules, saved["weights"], strict=True):
             set_weights(module, weights)
-        net = self._net_class(modules[0], criterion=modules[1], verbose=0).initialize()
-        net.history_ = History(saved["history"])
-        self.net_ = to_cpu(net)
+        self.net_ = fitted_net(self._net_class, *modules, saved["history"])
 
     def _skorch_params(self, n_items):
         """Parameters for skorch, where the user's come before our own."""
@@ -406,6 +404,20 @@ def to_cpu(net):
     net.module_.cpu().eval()
     net.criterion_.cpu().eval()
     return net
+
+
+class NoOptimizer:
+    """Stands in for an optimizer that nobody needs, and that loads torch's compiler when made."""
+
+    def __init__(self, *args, **kwargs):
+        pass
+
+
+def fitted_net(net_class, module, criterion, history):
+    """A net as a fit leaves it, from its modules and the rows of its history."""
+    net = net_class(module, criterion=criterion, optimizer=NoOptimizer, verbose=0).initialize()
+    net.history_ = History(history)
+    return to_cpu(net)
 
 
 def epochs_of(net):

@@ -1,7 +1,7 @@
 """Load forged files one after the other and use what is loaded; say what should not have happened.
 
-``python attacked.py FOLDER FORGERY ...`` prints a line of JSON for every forgery: what loading said,
-and a list of all that it, or the use of what was loaded, did beside computing.
+``python attacked.py FOLDER FORGERY ...`` prints a line of JSON for every forgery: what was said,
+and a list of all that loading, or the use of what was loaded, did beside computing.
 """
 
 import copy
@@ -76,7 +76,7 @@ def uses(loaded):
 
 
 def attack(path, marker):
-    """Load the file and use what is loaded; return what was said, and megabytes that loading took."""
+    """Load the file and use what is loaded; return what was said, and the megabytes it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     listening["to"] = str(marker)
     try:

@@ -6,9 +6,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 # Initial values are drawn, masks and offsets computed: some tensors beside every parameter.
-_SHARE = 64
-_VALUES = 1 << 22
-_CALLS = 256
+_SHARE = 24
+_SOME = 1 << 24
+_BYTES = 4  # of a number, as a rule
+_CALLS = 32
 _COUNTED = {"arange", "linspace", "randperm", "tril_indices", "triu_indices"}
 
 
@@ -19,16 +20,14 @@ class Bounded(TorchDispatchMode):
 
     Parameters
     ----------
-    n_values : int
-        Numbers that the arrays of the file have.
-    n_arrays : int
-        Number of these arrays.
+    arrays : sequence of ndarray
+        The arrays of the file.
     """
 
-    def __init__(self, n_values, n_arrays):
+    def __init__(self, arrays):
         super().__init__()
-        self.values = _SHARE * n_values + _VALUES
-        self.calls = _CALLS * (n_arrays + 16)
+        self.room = _SHARE * sum(array.nbytes for array in arrays) + _SOME
+        self.calls = _CALLS * (sum(array.size > 0 for array in arrays) + 100)
 
     @classmethod
     def _should_skip_dynamo(cls):
@@ -39,8 +38,8 @@ class Bounded(TorchDispatchMode):
         """Run an operation if there is room for its result."""
         kwargs = kwargs or {}
         self.calls -= 1
-        self.values -= _estimate(func, [*args, *kwargs.values()])
-        if self.calls < 0 or self.values < 0:
+        self.room -= _BYTES * _estimate(func, [*args, *kwargs.values()])
+        if self.calls < 0 or self.room < 0:
             raise ValueError("its networks are larger than the weights it holds")
         return func(*args, **kwargs)
 
@@ -55,7 +54,9 @@ def _estimate(func, args):
         sizes += [abs(a) for a in args if type(a) in (int, float)]
     if name == "eye":
         sizes.append(math.prod(abs(a) for a in args if type(a) is int) ** 2)
-    if name in ("mm", "addmm", "bmm", "outer", "dot") or "conv" in name:
+    if "conv" in name or "bmm" in name:
+        raise ValueError(f"no network is built by {name}")
+    if name in ("mm", "addmm", "outer", "dot"):
         sizes.append(math.prod(max(shape, default=1) for shape in shapes))
     else:
         # As if none of the dimensions were shared: broadcasting gives no more than the largest.

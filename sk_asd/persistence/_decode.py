@@ -1,6 +1,7 @@
 """Plain data as estimators again; see :mod:`sk_asd.persistence._encode` for what there is."""
 
 import pathlib
+import re
 
 import numpy as np
 import pandas as pd
@@ -23,12 +24,14 @@ from sk_asd.persistence._registry import (
     qualified,
     role,
 )
+from sk_asd.utils._base import BaseEstimator
 
 _PLAIN = (type(None), bool, int, float, str)
 _SCALARS = frozenset(
     {"bool", "float16", "float32", "float64"}
     | {f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)}
 )
+_COLUMNS = {"bool", "float32", "float64", "int32", "int64", "object"}
 # Attributes that networks are built by, what these may hold, and a size that any may have.
 _NETWORKS = {"_architecture", "network_"}
 _IN_NETWORKS = {"dict", "tuple", "tensor", "array", "transposed", "scalar", "name", "ref"}
@@ -36,13 +39,18 @@ _LARGE = 1 << 20
 # Copies may take so many times what a file has, and some bytes more.
 _COPIES = 16
 _SOME = 1 << 22
+_MOST_INSIDE = 100_000  # estimators inside one, each counted as often as it is there
+_DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d{1,3})?")
 
 
 def unknown_names(objects, trusted):
     """Names of classes in a file that are not in the tables, in the order of the file."""
     own = {qualified(cls) for cls in trusted}
     known = own.union(*named().values())
-    unknown = dict.fromkeys(o["class"] for o in objects if o["class"] not in {*made(), *own})
+    classes = [o["class"] for o in objects]
+    if not all(type(name) is str for name in classes):
+        raise TypeError("the name of a class is no text")
+    unknown = dict.fromkeys(name for name in classes if name not in {*made(), *own})
     stack = [v for o in objects for part in ("params", "state") for v in o[part].values()]
     while stack:
         node = stack.pop()
@@ -74,6 +82,7 @@ class Decoder:
         self.room = min(max_bytes - size, _COPIES * size + _SOME)
         self.n_values = sum(array.size for array in arrays.values())
         self.objects = []
+        self.inside = []
 
     def make(self, description):
         """Make the next object.
@@ -84,6 +93,10 @@ class Decoder:
             Its ``class``, ``params`` and ``state``.
         """
         name = description["class"]
+        for key in (*description["params"], *description["state"]):
+            if not (key.isidentifier() and key.isascii()):  # they end up in code of HTML
+                raise ValueError(f"{key!r} is no name of a parameter or attribute")
+        self.inside.append(1)
         cls = made()[name] if name in made() else self.own[name]
         for key in _NETWORKS & description["state"].keys():
             self._check_network(description["state"][key])
@@ -94,10 +107,11 @@ class Decoder:
             return
         if name in PLAIN:
             _check_plain(state)
+            _check_compiled(name, state)
         estimator = cls(**params)
         self.objects.append(estimator)
         allowed = state if name not in made() else learnt(name, state)
-        if hasattr(estimator, "_set_state"):
+        if isinstance(estimator, BaseEstimator):
             declared = estimator._state_names()
             estimator._set_state({k: v for k, v in state.items() if k in declared})
             state = {k: v for k, v in state.items() if k not in declared}
@@ -126,7 +140,10 @@ class Decoder:
             name = node["name"]
             return named()[role(key)][name] if name not in self.own else self.own[name]
         value = self.decode(node)
-        return None if is_place(key, value) else value
+        if role(key) == "device" and not _DEVICES.fullmatch(str(value)):
+            raise ValueError(f"{value!r} is no device")
+        # Weights of a metric would be read by compiled code, whatever their shape.
+        return None if is_place(key, value) or role(key) == "metric_params" else value
 
     def _check_network(self, node):
         """Refuse what networks are not built by, and dimensions above all that the file holds."""
@@ -149,6 +166,10 @@ class Decoder:
     def _ref(self, number):
         if type(number) is not int or number < 0:
             raise IndexError(number)
+        if len(self.inside) > len(self.objects):  # within an object that is being made
+            self.inside[-1] += self.inside[number]
+            if self.inside[-1] > _MOST_INSIDE:
+                raise ValueError("it has too many estimators inside each other")
         return self.objects[number]
 
     def _dict(self, pairs):
@@ -168,16 +189,20 @@ class Decoder:
         return array.copy()
 
     def _items(self, content):
-        kind, shape, items = content
-        array = np.empty(len(items), dtype=object)
+        kind, items, codes = content
+        codes = self._array(codes)
+        table = np.empty(len(items), dtype=object)
         for i, item in enumerate(items):
-            array[i] = self.decode(item)
-        if kind not in ("object", "text"):
-            raise ValueError(f"there are no arrays of {kind!r}")
+            table[i] = self.decode(item)
+        if kind not in ("object", "text") or codes.dtype != np.int32:
+            raise ValueError(f"there are no arrays of {kind!r} by {codes.dtype}")
+        width = 8
         if kind == "text":
-            self._take(4 * len(array) * max(map(len, array), default=1))
-            array = array.astype(str)
-        return array.reshape(shape)
+            width = 4 * max(map(len, table), default=1)
+            self._take(width * len(table))
+            table = table.astype(str)
+        self._take(width * codes.size)
+        return table[codes]
 
     def _scalar(self, content):
         name, value = content
@@ -191,14 +216,17 @@ class Decoder:
         return slice(*content)
 
     def _masked(self, content):
-        data, mask = map(self._array, content)
+        data, mask = map(self._copy, content)
+        if mask.dtype != bool or mask.shape != data.shape:
+            raise ValueError("a mask must have as many truth values as there are data")
         return np.ma.MaskedArray(data, mask)
 
     def _random_state(self, content):
         name, position, has_gauss, gauss = content
         keys = self.arrays[name]
         # NumPy would read its numbers from any place in memory.
-        if keys.dtype != np.uint32 or keys.shape != (624,) or not 0 <= position <= 624:
+        there = keys.dtype == np.uint32 and keys.shape == (624,) and keys.any()
+        if not (there and 0 <= position <= 624):
             raise ValueError(f"there is no random number {position} of {keys.shape}")
         self._take(keys.nbytes)
         random = np.random.RandomState(0)
@@ -218,12 +246,12 @@ class Decoder:
         if clips is None:
             _set(estimator, state, ())
             return estimator
-        metric, further = params["metric"], params["metric_params"] or {}
+        metric = params["metric"]
         if type(clips) is not np.ndarray or type(metric) is not str or metric == "pyfunc":
             raise ValueError(f"{cls.__name__} cannot be made of a {type(clips).__name__}")
-        _check_plain({**further, **state})
+        _check_plain(state)
         self._take(_bytes_of_tree(clips, params["leaf_size"]))
-        names = ("n_neighbors", "algorithm", "leaf_size", "metric", "p", "metric_params")
+        names = ("n_neighbors", "algorithm", "leaf_size", "metric", "p")
         search = NearestNeighbors(**{name: params[name] for name in names}).fit(clips)
         built = vars(search).keys() - search.get_params(deep=False).keys()
         vars(estimator).update({name: vars(search)[name] for name in built})
@@ -234,13 +262,17 @@ class Decoder:
         dtype, values = content
         if dtype not in ("str", "string"):
             raise ValueError(f"{dtype!r} is no type of text")
-        return pd.array(self._array(values), dtype=dtype)
+        values = self._array(values)
+        self._take(64 * values.size)
+        if any(type(v) is not str and v is not None and v == v for v in values.ravel().tolist()):
+            raise ValueError("a column of text has values that are none")
+        return pd.array(values, dtype=dtype)
 
     def _table(self, content):
         labels, index, columns = content
         index = pd.Index(self._column(index))
         columns = [self._column(column) for column in columns]
-        if any(len(column) != len(index) for column in columns):
+        if any(column.shape != index.shape for column in columns):
             raise ValueError(f"a table of {len(index)} rows has columns of other lengths")
         table = pd.DataFrame({i: pd.Series(c, index) for i, c in enumerate(columns)}, index)
         table.columns = self.decode(labels)
@@ -249,15 +281,16 @@ class Decoder:
     def _column(self, node):
         if type(node) is dict and "strings" in node:
             return self.decode(node)
-        column = self._copy(node)
-        if column.ndim != 1:
-            raise ValueError(f"a column cannot have the shape {column.shape}")
-        return column
+        column = self._array(node)
+        if column.ndim > 1 or (column.dtype.name not in _COLUMNS and column.dtype.kind != "U"):
+            raise ValueError(f"no column has the shape {column.shape} of {column.dtype}")
+        self._take(2 * column.nbytes)
+        return column.copy()
 
     def _labelled(self, content):
         values, dims, coords, name, attrs = content
-        coords = {key: (along, self._array(value)) for key, along, value in coords}
-        return xr.DataArray(self._array(values), coords, dims, name, self.decode(attrs))
+        coords = {key: (along, self._column(value)) for key, along, value in coords}
+        return xr.DataArray(self._copy(values), coords, dims, name, self.decode(attrs))
 
 
 _KINDS = {
@@ -283,7 +316,11 @@ _KINDS = {
 
 def _check_plain(state):
     """Refuse anything but numbers, text, numeric arrays and lists of these."""
+    names = {"classes_", "feature_names_in_"}
     stack = list(state.values())
+    for name, value in state.items():
+        if name not in names and type(value) is np.ndarray and value.dtype.kind == "O":
+            raise ValueError(f"{name} cannot be an array of objects")
     while stack:
         value = stack.pop()
         if type(value) in (list, tuple):
@@ -294,6 +331,23 @@ def _check_plain(state):
             pass  # of a PowerTransformer
         elif type(value) not in (*_PLAIN, np.ndarray) and not isinstance(value, np.generic):
             raise ValueError(f"no attribute is a {type(value).__name__}")
+
+
+def _check_compiled(name, state):
+    """Refuse arrays that compiled code would read beyond their ends."""
+    width = state.get("n_features_in_")
+    shapes = {}
+    if name == "sklearn.covariance.EllipticEnvelope":
+        shapes = {"location_": (width,), "precision_": (width, width)}
+    elif name == "sklearn.cluster.KMeans":
+        shapes = {"cluster_centers_": (len(state.get("cluster_centers_", ())), width)}
+        state["_n_threads"] = 1  # OpenMP ends the process where there are none
+    for key, shape in shapes.items():
+        array = state.get(key)
+        if array is None and len(state) < 2:  # not fitted
+            continue
+        if getattr(array, "shape", None) != shape or array.dtype not in (np.float64, np.float32):
+            raise ValueError(f"{key} must have the shape {shape}")
 
 
 def _bytes_of_tree(data, leaf_size):

@@ -16,6 +16,7 @@ from torch import nn
 
 from sk_asd.persistence._registry import (
     METRICS,
+    NEIGHBOURS,
     TREES,
     is_place,
     learnt,
@@ -179,6 +180,8 @@ class Encoder:
         """Fitted attributes by name."""
         cls, attributes = type(value), vars(value)
         public = self._names.get(cls, "")
+        if public in NEIGHBOURS and value.metric_params is not None:
+            raise _refusal(path, value, f"has metric_params={value.metric_params}: use joblib")
         if public.startswith("sklearn."):
             names = learnt(public, attributes) & attributes.keys()
             return {name: attributes[name] for name in sorted(names)}
@@ -201,14 +204,28 @@ class Encoder:
     def _array(self, value, path):
         value = np.asarray(value)  # a memory map is read
         if value.dtype.kind in "OU":
-            kind = "object" if value.dtype == object else "text"
-            return {"items": [kind, list(value.shape), self.encode(value.ravel().tolist(), path)]}
+            return self._items(value, path)
         if value.dtype.kind not in "biuf":
             raise _refusal(path, value, f"has values of type {value.dtype}")
         # Products of matrices depend, in their last digits, on the order in memory.
         if value.ndim > 1 and value.flags.f_contiguous and not value.flags.c_contiguous:
             return {"transposed": self._store(value.T, path)}
         return {"array": self._store(value, path)}
+
+    def _items(self, value, path):
+        """An array of objects or text, by its distinct values and where each of them is."""
+        kind = "object" if value.dtype == object else "text"
+        codes, items, known = np.empty(value.size, dtype=np.int32), [], {}
+        for i, item in enumerate(value.ravel().tolist()):
+            parts = item if type(item) is tuple else [item]
+            # Others may be equal and not the same, as 1 and True.
+            key = item if all(type(part) is str for part in parts) else i
+            codes[i] = known.setdefault(key, len(items))
+            if codes[i] == len(items):
+                items.append(item)
+        return {
+            "items": [kind, self.encode(items, path), self._array(codes.reshape(value.shape), path)]
+        }
 
     def _store(self, value, path):
         name = path or "estimator"

@@ -12,7 +12,7 @@ from sk_asd._versions import VersionWarning, differing, mismatch, versions
 FORMAT = 2
 _KEY, _TREE = "sk_asd", "estimator.json"
 _MAX_BYTES = 1 << 31
-_MAX_TEXT = 1 << 26  # of JSON, whose lists and dicts take many times their text
+_MAX_TEXT = 1 << 24  # of JSON, whose lists and dicts take many times their text
 _MOST_NAMES = 10
 
 
@@ -197,7 +197,7 @@ def _decoded(content, header, trusted, max_bytes):
     if unknown:
         return None, unknown, tree["places"]
     decoder = Decoder(arrays, trusted, len(content), max_bytes)
-    with Bounded(decoder.n_values, len(arrays)):
+    with Bounded(arrays.values()):
         for description in tree["objects"]:
             decoder.make(description)
         estimator = decoder.decode(tree["root"])

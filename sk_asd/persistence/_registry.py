@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import os
 
 import sklearn
 import sklearn.cluster
@@ -43,16 +42,11 @@ CONTAINERS = {
     "sklearn.model_selection.GridSearchCV": _SEARCH,
     "sklearn.model_selection.RandomizedSearchCV": _SEARCH,
 }
-# Estimators that compute with NumPy alone, which checks what it is given. Their fitted attributes
-# end in an underscore and are numbers and arrays; these have others.
+# Estimators that compute with NumPy, which checks what it is given, and what they give to compiled
+# code. Their fitted attributes end in an underscore and are numbers and arrays; these have others.
 PLAIN = {
     "sklearn.cluster.KMeans": ("_n_features_out", "_n_threads"),
     "sklearn.covariance.EllipticEnvelope": (),
-    "sklearn.covariance.EmpiricalCovariance": (),
-    "sklearn.covariance.LedoitWolf": (),
-    "sklearn.covariance.MinCovDet": (),
-    "sklearn.covariance.OAS": (),
-    "sklearn.covariance.ShrunkCovariance": (),
     "sklearn.decomposition.PCA": ("_fit_svd_solver",),
     "sklearn.decomposition.TruncatedSVD": (),
     "sklearn.discriminant_analysis.LinearDiscriminantAnalysis": (
@@ -111,6 +105,7 @@ def made():
         table |= _public(room, BaseEstimator)
     table |= _public(model_selection)
     table |= _public(sklearn.model_selection, BaseCrossValidator | BaseShuffleSplit)
+    del table["sklearn.model_selection.PredefinedSplit"]  # computes with what it is given
     for name in (*CONTAINERS, *PLAIN, *NEIGHBOURS):
         _, module, cls = name.split(".")
         table[name] = getattr(getattr(sklearn, module), cls)
@@ -136,11 +131,11 @@ def role(key):
 
 
 def is_place(key, value):
-    """Whether a parameter, or one of its values in a grid, names a place."""
-    if isinstance(value, (list, tuple)):
-        return any(is_place(key, v) for v in value)
-    if role(key) == "model":  # "small" comes with the package
-        return isinstance(value, (str, os.PathLike)) and value != "small"
+    """Whether a parameter, or one of its values in a grid, may name a place."""
+    if role(key) == "model":  # "small" comes with the package; others are called so, too
+        if type(value) in (list, tuple):
+            return any(is_place(key, v) for v in value)
+        return not (value is None or hasattr(value, "get_params") or str(value) == "small")
     return value is not None and role(key) in _PLACES
 
 

@@ -12,15 +12,15 @@ HERE = Path(__file__).parent
 MEGABYTES = 300  # by which loading may grow the process, with threads and libraries
 
 
-def forgeries():
-    """The table of forgeries beside this file."""
-    spec = importlib.util.spec_from_file_location("forgeries", HERE / "forgeries.py")
+def names():
+    """Names of all forgeries."""
+    spec = importlib.util.spec_from_file_location("attacked", HERE / "attacked.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return list(module.FORGERIES)
+    return list(module.all_forgeries())
 
 
-NAMES = forgeries()
+NAMES = names()
 
 
 @pytest.fixture(scope="module")

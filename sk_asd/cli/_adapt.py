@@ -11,7 +11,7 @@ from sk_asd.cli._common import (
     inventory,
     load_table,
 )
-from sk_asd.cli._models import TRUST, add_trust, load_model, networks, pipelines, save_model
+from sk_asd.cli._models import TRUST, add_trust, extractors, load_model, networks, save_model
 from sk_asd.cli._score import configure
 from sk_asd.cli._train import sections_of
 
@@ -80,15 +80,15 @@ def run(args):
     _check_normal(clips, args)
     from sk_asd.ensemble import adapt
 
-    n_jobs = [pipeline.get_params().get("feature__n_jobs") for pipeline in pipelines(system)]
+    n_jobs = [extractor.n_jobs for extractor in extractors(system)]
     devices = [network.device for network in networks(system)]
     configure(system, args)
     progress(f"learning {inventory(clips)}")
     scores_only = {None: False, "auto": "auto", "all": True}[args.scores_only]
     adapt(system, clips, new=args.new, scores_only=scores_only, copy=False)
     # A model travels: cache, device and cores of this machine are not for who loads it.
-    for pipeline, jobs in zip(pipelines(system), n_jobs):
-        pipeline.set_params(feature__n_jobs=jobs, feature__cache_dir=None)
+    for extractor, jobs in zip(extractors(system), n_jobs):
+        extractor.set_params(n_jobs=jobs, cache_dir=None)
     for network, device in zip(networks(system), devices):
         network.set_params(device=device)
     save_model(

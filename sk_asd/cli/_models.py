@@ -181,28 +181,15 @@ def load_model(path, *, trust=False):
     return pipeline, header
 
 
-def pipelines(system):
-    """Pipelines that a system is made of.
+def extractors(system):
+    """Feature extractors of a system."""
+    from sk_asd.utils._system import parts
 
-    Parameters
-    ----------
-    system : Pipeline or outlier detector
-        A system: a Pipeline, or a fitted ensemble of some.
-
-    Returns
-    -------
-    list of Pipeline
-        The system itself, or its fitted members.
-    """
-    if hasattr(system, "steps"):
-        return [system]
-    inner = list(getattr(system, "estimators_", ()))
-    inner += [getattr(system, name, None) for name in ("detector_", "domain_classifier_")]
-    return [pipeline for member in inner if member is not None for pipeline in pipelines(member)]
+    return [part for _, part in parts(system) if {"n_jobs", "cache_dir"} <= _parameters(part)]
 
 
 def networks(system):
-    """Estimators of a system that train a network: the unfitted ones, then the fitted ones.
+    """Estimators of a system that train a network, fitted or not.
 
     Parameters
     ----------
@@ -212,16 +199,14 @@ def networks(system):
     Returns
     -------
     list of estimator
-        Steps of its Pipelines, and the detectors inside the last ones.
+        Parts of it, and those that its parts are made by.
     """
-    estimators = []
-    for pipeline in pipelines(system):
-        last = pipeline[-1]
-        estimators += [step for _, step in pipeline.steps]
-        for name in ("detector", "classifier"):
-            if hasattr(last, name):
-                estimators += [getattr(last, name), *getattr(last, f"{name}s_", {}).values()]
-    return [e for e in estimators if {"device", "max_epochs"} <= _parameters(e)]
+    from sk_asd.utils._system import parts
+
+    found = []
+    for _, part in parts(system):
+        found += [part, getattr(part, "detector", None), getattr(part, "classifier", None)]
+    return [estimator for estimator in found if {"device", "max_epochs"} <= _parameters(estimator)]
 
 
 def _parameters(estimator):

@@ -13,7 +13,6 @@ from sk_asd.cli._run_known import KnownDomains, KnownScores
 from sk_asd.cli._run_parts import (
     DOMAINS,
     embeddings,
-    set_threshold,
     threshold_of,
     what_is_chosen,
     with_detector,
@@ -21,6 +20,7 @@ from sk_asd.cli._run_parts import (
 from sk_asd.cli._run_protocols import choice_clips
 from sk_asd.cli._train import sections_of
 from sk_asd.datasets._csv import read_table
+from sk_asd.decisions import set_threshold
 from sk_asd.ensemble import ScoreEnsembleCV
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.metrics._dcase import NotMeasurable
@@ -95,7 +95,7 @@ def _finish_single(folder, machine, whole, parts, clips, run):
         model, _ = load_model(folder.model(machine, name))
         choose = _choose_detector if what_is_chosen(run.system) == "detector" else _choose_metric
         choose(model, chosen, train)
-        set_threshold(model, threshold)
+        set_threshold(model, threshold=threshold)
     return scores, threshold, choices, model
 
 

@@ -4,7 +4,6 @@ import contextlib
 
 from sk_asd.cli._common import plain_warnings, relative_paths
 from sk_asd.cli._models import load_model, networks, save_model
-from sk_asd.cli._score import chunks
 from sk_asd.cli._train import (
     DETECTORS,
     build,
@@ -151,6 +150,8 @@ def train_part(folder, machine, name, part, clips, run, progress):
     progress : Progress
         Where progress is shown.
     """
+    from sk_asd.decisions import set_threshold
+
     if is_done(folder, machine, name, run):
         return
     single = run.system not in ENSEMBLES
@@ -170,7 +171,7 @@ def train_part(folder, machine, name, part, clips, run, progress):
             else:
                 fit(part, train, progress)
             if whole:
-                set_threshold(part, threshold_of(part[-1].training_scores_))
+                set_threshold(part, threshold=threshold_of(part[-1].training_scores_))
             header = {"system": name, "machine": machine, **run.options}
             with folder.writing(path) as temporary:
                 save_model(temporary, part, options=header, sections=sections_of(train))
@@ -211,6 +212,8 @@ def measure(pipeline, train, test, choose=None):
         detector memorises them.
     """
     import pandas as pd
+
+    from sk_asd.utils._system import chunks
 
     front, last = pipeline[:-1], pipeline[-1]
     if choose is None:
@@ -258,6 +261,8 @@ def measure_domains(part, test):
     import numpy as np
     import pandas as pd
 
+    from sk_asd.utils._system import chunks
+
     new = np.full(len(test), np.nan)
     if part.domain_classifier_ is not None:
         target = list(part.domain_classifier_.classes_).index(part.domains_[1])
@@ -269,6 +274,8 @@ def measure_domains(part, test):
 def embeddings(front, clips):
     """Embeddings of clips, whose features may not fit into memory at once."""
     import xarray as xr
+
+    from sk_asd.utils._system import chunks
 
     return xr.concat([front.transform(part) for part in chunks(clips)], dim="clip")
 
@@ -287,12 +294,3 @@ def threshold_of(training_scores):
     from sk_asd.utils._thresholds import normal_threshold
 
     return normal_threshold(training_scores, _CONTAMINATION, "gamma")
-
-
-def set_threshold(pipeline, threshold):
-    """Let a fitted system decide by one threshold for all sections."""
-    last = pipeline[-1]
-    if hasattr(last, "offsets_"):
-        last.offsets_ = dict.fromkeys(last.offsets_, threshold)
-    else:
-        last.offset_ = threshold

@@ -10,9 +10,7 @@ from sk_asd.cli._common import (
     load_table,
     relative_paths,
 )
-from sk_asd.cli._models import TRUST, add_trust, load_model, networks, pipelines
-
-_CHUNK = 256  # clips whose features are in memory at a time
+from sk_asd.cli._models import TRUST, add_trust, extractors, load_model, networks
 
 _DESCRIPTION = f"""\
 Score the recordings of a folder with a trained model and write a csv file with the columns
@@ -96,8 +94,8 @@ def configure(system, args):
         check_device(args.device)
         for estimator in networks(system):
             estimator.set_params(device=args.device)
-    for pipeline in pipelines(system):
-        pipeline.set_params(feature__n_jobs=args.n_jobs, feature__cache_dir=args.cache_dir)
+    for extractor in extractors(system):
+        extractor.set_params(n_jobs=args.n_jobs, cache_dir=args.cache_dir)
 
 
 def score_table(system, clips, root, progress):
@@ -119,33 +117,19 @@ def score_table(system, clips, root, progress):
     DataFrame
         One row a clip.
     """
-    import numpy as np
+    import pandas as pd
 
-    scores, margins = [], []
+    from sk_asd.decisions import score_clips
+    from sk_asd.utils._system import chunks
+
+    found = []
     with progress.bar(len(clips), "clip") as bar:
         for part in chunks(clips):
-            for values, found in zip((scores, margins), _scores_and_margins(system, part)):
-                values.append(found)
+            found.append(score_clips(system, part))
             bar.update(len(part))
-    scores, margins = np.concatenate(scores), np.concatenate(margins)
     table = clips[["machine", "section", "domain", "label"]].copy()
     table.insert(0, "path", relative_paths(clips, root))
-    table["score"] = scores
-    table["threshold"] = scores - margins
-    table["decision"] = np.where(margins >= 0, 1, -1)
+    scored = pd.concat(found)
+    for column in ("score", "threshold", "decision"):
+        table[column] = scored[column].to_numpy()
     return table
-
-
-def chunks(clips):
-    """Parts of a clip table whose features fit into memory."""
-    for start in range(0, len(clips), _CHUNK):
-        yield clips.iloc[start : start + _CHUNK]
-
-
-def _scores_and_margins(system, clips):
-    """Scores, and scores relative to the threshold, from one pass over the sounds."""
-    if hasattr(system, "steps"):
-        embeddings, detector = system[:-1].transform(clips), system[-1]
-        return detector.score_samples(embeddings), detector.decision_function(embeddings)
-    scores = system.score_samples(clips)
-    return scores, scores - system.offset_

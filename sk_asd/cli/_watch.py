@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sk_asd.cli._common import Progress, add_command, check_output, positive_int
-from sk_asd.cli._models import TRUST, add_trust, load_model, pipelines
+from sk_asd.cli._models import TRUST, add_trust, extractors, load_model
 from sk_asd.utils._text import composed
 
 _BYTES = 2  # of a sample of raw PCM
@@ -267,8 +267,7 @@ class Scorers:
         # As the names of folders are compared.
         self.sections = {composed(machine): known for machine, known in sections.items()}
         self._args = args
-        found = pipelines(system)
-        first = found[0][0] if found else None
+        first = next(iter(extractors(system)), None)
         self.sr = args.sr or getattr(first, "sr", None)
         if self.sr is None:
             raise ValueError(f"{args.model} does not say its sample rate: give --sr.")
@@ -339,16 +338,16 @@ class Scorers:
     def _drift(self, place):
         if self._args.drift is None:
             return None
-        from sk_asd.decisions._parts import is_grouped, known_scores, last_step
+        from sk_asd.ensemble._groups import rows_by_group
+        from sk_asd.utils._system import System
         from sk_asd.watching import DriftMonitor
 
-        last, _ = last_step(self.system)
-        scores, rows = known_scores(last)
-        if is_grouped(last):
-            names = dict(zip(("machine", "section"), place))
-            group = tuple(names.get(column) for column in last._columns())
-            group = group[0] if len(group) == 1 else group
-            scores = scores[rows[group]] if group in rows else scores
+        system = System(self.system)
+        scores, groups = system.known()
+        names = dict(zip(("machine", "section"), place))
+        group = tuple(names.get(column) for column in system.columns)
+        rows = rows_by_group(groups).get(group[0] if len(group) == 1 else group)
+        scores = scores if rows is None else scores[rows]
         return DriftMonitor(scores, n_recent=self._args.drift, random_state=0)
 
 

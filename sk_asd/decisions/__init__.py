@@ -1,6 +1,7 @@
 """From scores to decisions: p-values, thresholds after the fit, and how often they err."""
 
 from sk_asd.decisions._pvalues import predict_pvalue
+from sk_asd.decisions._scores import score_clips
 from sk_asd.decisions._thresholds import false_alarms_per_day, set_threshold
 
-__all__ = ["false_alarms_per_day", "predict_pvalue", "set_threshold"]
+__all__ = ["false_alarms_per_day", "predict_pvalue", "score_clips", "set_threshold"]

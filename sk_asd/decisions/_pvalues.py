@@ -6,9 +6,9 @@ import numpy as np
 from scipy.stats import false_discovery_control
 from sklearn.utils import check_random_state
 
-from sk_asd.decisions._parts import known_scores, last_step, pooled_scores, score
 from sk_asd.ensemble._groups import rows_by_group
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
+from sk_asd.utils._system import System
 
 
 @validate_params(
@@ -127,16 +127,17 @@ def predict_pvalue(
     >>> predict_pvalue(detector, [[0.0, 0.1], [9.0, 9.0]]).round(2)
     array([0.66, 0.01])
     """
-    last, X = last_step(detector, X)
-    known, rows = known_scores(*last_step(detector, calibration))
-    scores, groups = score(last, X)
+    system = System(detector)
+    known, of_known = system.known(system.transform(calibration))
+    rows = rows_by_group(of_known)
+    scores, groups = system.score(system.transform(X))
     rng = check_random_state(random_state)
     uniform = rng.uniform(size=len(scores)) if smoothed else None
     p = np.empty(len(scores))
     for group, mine in rows_by_group(groups).items():
         others = known
         if by_group and (group not in rows or len(rows[group]) >= min_clips):
-            others = known[rows[group]] if group in rows else _of_unseen(last, group, calibration)
+            others = known[rows[group]] if group in rows else _of_unseen(system, group, calibration)
         others = np.sort(others)
         below = np.searchsorted(others, scores[mine], side="left")
         at_most = np.searchsorted(others, scores[mine], side="right")
@@ -145,8 +146,8 @@ def predict_pvalue(
     return p if adjust is None else false_discovery_control(p, method=adjust)
 
 
-def _of_unseen(last, group, calibration):
+def _of_unseen(system, group, calibration):
     """Scores to compare with clips of a group that was not seen."""
     if calibration is not None:
-        raise ValueError(f"{last._describe(group)} has no clips in calibration.")
-    return pooled_scores(last)
+        raise ValueError(f"{system.detector.describe(group)} has no clips in calibration.")
+    return system.pooled()

@@ -7,14 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from sk_asd.decisions._parts import (
-    known_scores,
-    last_step,
-    pooled_scores,
-    replace_thresholds,
-    thresholds,
-)
+from sk_asd.ensemble._groups import rows_by_group
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
+from sk_asd.utils._system import System
 from sk_asd.utils._thresholds import normal_threshold
 
 
@@ -116,11 +111,10 @@ def set_threshold(
         )
     if (false_alarms_per_day is None) != (clips_per_day is None):
         raise ValueError("clips_per_day goes with false_alarms_per_day, and the other way round.")
+    system = System(detector)
     if threshold is not None:
-        last, _ = last_step(detector)
-        replace_thresholds(last, _checked(threshold, thresholds(last)))
-        if hasattr(last, "pooled_") and not isinstance(threshold, dict):
-            last._pooled_offset = float(threshold)
+        pooled = None if isinstance(threshold, dict) else float(threshold)
+        system.set_thresholds(_checked(threshold, system.thresholds()), pooled)
         return detector
     if contamination is None:
         contamination = false_alarms_per_day / clips_per_day
@@ -132,19 +126,18 @@ def set_threshold(
         method = method or "conformal"
     method = method or "quantile"
     threshold_at = _conformal if method == "conformal" else normal_threshold
-    last, calibration = last_step(detector, calibration)
-    scores, rows = known_scores(last, calibration)
+    calibration = system.transform(calibration)
+    scores, groups = system.known(calibration)
+    rows = rows_by_group(groups)
     found = {
         group: threshold_at(scores[rows[group]], contamination, method)
-        for group in thresholds(last)
+        for group in system.thresholds()
         if group in rows
     }
     pooled = None
-    if hasattr(last, "pooled_"):
-        pooled = threshold_at(pooled_scores(last, calibration), contamination, method)
-    replace_thresholds(last, found)
-    if pooled is not None:
-        last._pooled_offset = pooled
+    if system.has_pool:
+        pooled = threshold_at(system.pooled(calibration), contamination, method)
+    system.set_thresholds(found, pooled)
     return detector
 
 
@@ -247,10 +240,11 @@ def false_alarms_per_day(detector, clips_per_day, *, confidence=0.95, calibratio
        n_flagged  per_day  low  high
     0         10     11.0  4.8  18.3
     """
-    last, calibration = last_step(detector, calibration)
-    scores, rows = known_scores(last, calibration)
+    system = System(detector)
+    scores, groups = system.known(system.transform(calibration))
+    rows = rows_by_group(groups)
     found = []
-    for group, threshold in thresholds(last).items():
+    for group, threshold in system.thresholds().items():
         if group not in rows:
             continue
         n = len(rows[group])
@@ -259,7 +253,7 @@ def false_alarms_per_day(detector, clips_per_day, *, confidence=0.95, calibratio
         values = group if isinstance(group, tuple) else (group,)
         found.append(
             {
-                **(dict(zip(last._columns(), values)) if group is not None else {}),
+                **dict(zip(system.columns, values)),
                 "threshold": threshold,
                 "n_clips": n,
                 "n_flagged": flagged,

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from sklearn.frozen import FrozenEstimator
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
@@ -17,12 +16,12 @@ from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.ensemble._domain_normalized import DomainNormalizedDetector
 from sk_asd.ensemble._grouped import GroupedDetector, most_normal
 from sk_asd.ensemble._groups import group_name, one_group, rows_by_group
-from sk_asd.ensemble._members import offset_of, scores_of
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.utils._containers import column_of, plain, take_clips
 from sk_asd.utils._learning import why_not_learn
 from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, StrOptions, _num_samples, validate_params
+from sk_asd.utils._system import detector_of, is_frozen, offset_of, scores_of
 from sk_asd.utils._thresholds import normal_threshold
 
 # Relative distance of what a network makes of the same clip in another batch.
@@ -147,7 +146,7 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
     unused = [group for group in new if group not in how.found]
     if unused:
         raise ValueError(f"new={unused}: there are no clips of such a group, or it is known.")
-    _warn_of_threshold(_last(detector), _last(adapted))
+    _warn_of_threshold(detector_of(detector), detector_of(adapted))
     if copy:
         return deepcopy(adapted)
     vars(detector).update(vars(adapted))
@@ -160,7 +159,7 @@ def _check_groups(detector, groups, known, how):
             continue
         if group not in how.new:
             raise ValueError(
-                f"{detector._describe(group)} was not seen in training; known are {list(known)}. "
+                f"{detector.describe(group)} was not seen in training; known are {list(known)}. "
                 f"To learn it, name it: new=[{group!r}]."
             )
         how.found.add(group)
@@ -228,15 +227,8 @@ def _like(detector, **changes):
     return other
 
 
-def _last(detector):
-    """The detector that decides in the end."""
-    while isinstance(detector, Pipeline) or hasattr(detector, "best_estimator_"):
-        detector = detector[-1] if isinstance(detector, Pipeline) else detector.best_estimator_
-    return detector
-
-
 def _single(detector, X, how, kept):
-    frozen = isinstance(detector, FrozenEstimator)
+    frozen = is_frozen(detector)
     reason = "it is frozen" if frozen else why_not_learn(detector)
     if how.learns(detector, reason):
         clips = detector._validate(X, reset=False)
@@ -268,15 +260,14 @@ def _single(detector, X, how, kept):
 
 
 def _grouped(detector, X, how, kept):
-    features, groups = detector._split(X, reset=False)
-    groups = one_group(features) if groups is None else groups
+    features, groups = detector.split_groups(X)
     _check_groups(detector, groups, detector.detectors_, how)
     rows = rows_by_group(groups)
     if how.scores_only is not True and why_not_learn(detector) is None:
         adapted = _like(detector).partial_fit(X)  # first, for what it has to say about `X`
         for name in rows.keys() & detector.detectors_.keys():
             clips = plain(features)[rows[name]]
-            _check_unknown(detector._known_clips(name)[0], clips, X, rows[name])
+            _check_unknown(detector.known_clips(name), clips, X, rows[name])
         return adapted, adapted.training_scores_
 
     n_before = len(detector.training_scores_)
@@ -288,7 +279,7 @@ def _grouped(detector, X, how, kept):
         try:
             detectors[name], found = _group(detector, name, clips, how, old)
         except ValueError as error:
-            raise ValueError(f"{detector._describe(name)}: {error}") from error
+            raise ValueError(f"{detector.describe(name)}: {error}") from error
         offsets[name] = _new_offset(detectors[name], offsets[name], old, found, clips)
         scores[[*before[name], *(n_before + np.array(r))]] = found
     adapted = _like(
@@ -304,8 +295,8 @@ def _grouped(detector, X, how, kept):
     if hasattr(detector, "pooled_"):
         old = detector.pooled_
         adapted.pooled_, found = _adapted(old, features, how, detector.training_scores_)
-        if isinstance(_last(old), BaseDetector):
-            adapted._pooled_offset = offset_of(adapted.pooled_, features)
+        if _finds_offset(old):
+            adapted.pooled_offset_ = offset_of(adapted.pooled_, features)
     if how.scores_only is True and kept is not None:
         scores = np.concatenate([kept, scores[n_before:]])
     return adapted, scores
@@ -327,15 +318,20 @@ def _group(grouped, name, clips, how, kept):
 
 def _new_offset(members, offset, before, found, clips):
     """Threshold of a group: that of its detector, else the same share of clips below it."""
-    if not isinstance(members, dict) and isinstance(_last(members), BaseDetector):
+    if not isinstance(members, dict) and _finds_offset(members):
         return offset_of(members, clips)
     share = np.mean(before < offset)
     return normal_threshold(found, share) if share else offset
 
 
+def _finds_offset(detector):
+    """Whether an adapted detector has found its threshold anew."""
+    return isinstance(detector_of(detector), BaseDetector) and not is_frozen(detector)
+
+
 def _ensemble(detector, X, how, kept):
-    X, groups = detector._split(X, reset=False)
-    _check_groups(detector, one_group(X) if groups is None else groups, detector.means_, how)
+    X, groups = detector.split_groups(X)
+    _check_groups(detector, groups, detector.means_, how)
     if detector.cv is not None:
         reason = f"cv={detector.cv!r} scores training clips by copies that are not kept"
         how.learns(detector, reason)
@@ -354,8 +350,7 @@ def _ensemble(detector, X, how, kept):
 
 
 def _normalized(detector, X, how, kept):
-    X, groups = detector._split(X, reset=False)
-    groups = one_group(X) if groups is None else groups
+    X, groups = detector.split_groups(X)
     _check_groups(detector, groups, detector.means_, how)
     labels = column_of(X, detector.over)
     labels = pd.Series(one_group(X) if labels is None else labels, dtype=object)

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from sk_asd.ensemble._cnn6_classifier import Cnn6Classifier
-from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
+from sk_asd.ensemble._groups import ByColumns, rows_by_group
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
 from sk_asd.utils._labels import clip_labels
@@ -177,9 +177,6 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         classes, codes = self._domains(X, y)
         X, groups = self._split(X, reset=True)
         check_consistent_length(X, codes)
-        self._labelled = groups is not None
-        if groups is None:
-            groups = one_group(X)
         seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         base = Cnn6Classifier(random_state=seed) if self.classifier is None else self.classifier
         rows = rows_by_group(groups)
@@ -240,9 +237,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
 
     def _predict(self, X):
         check_is_fitted(self, "classifiers_")
-        X, groups = self._split(X, reset=False)
-        if groups is None:
-            groups = one_group(X)
+        X, groups = self.split_groups(X)
         proba = np.full((len(X), len(self.classes_)), np.nan)
         most_frequent = np.empty(len(X), dtype=int)
         for name, rows in rows_by_group(groups).items():
@@ -252,7 +247,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         return proba, most_frequent
 
     def _split(self, X, reset):
-        """Checked input, and the group of every clip (None: no labels)."""
+        """Checked input, and the group of every clip."""
         groups = self._find_groups(X, reset, stacklevel=5)
         if not self._check_container(X, reset):
             if isinstance(X, pd.DataFrame):

@@ -6,13 +6,13 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 from sklearn.base import clone
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.ensemble._domain_classifier import DomainClassifier, domain_codes
 from sk_asd.ensemble._grouped import GroupedDetector
-from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
-from sk_asd.ensemble._members import fit_member, is_frozen, scores_of
+from sk_asd.ensemble._groups import ByColumns, rows_by_group
+from sk_asd.ensemble._members import fit_member
 from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
 from sk_asd.features import LogMel
@@ -21,6 +21,7 @@ from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
+from sk_asd.utils._system import detector_of, is_frozen, scores_of
 from sk_asd.utils._thresholds import normal_threshold
 
 
@@ -227,9 +228,6 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """
         X, _ = normal_clips(X)
         X, groups = self._split(X, reset=True)
-        self._labelled = groups is not None
-        if groups is None:
-            groups = one_group(X)
         detector = GroupedDetector(by=self.by) if self.detector is None else self.detector
         self.detector_, scores = fit_member(detector, X, None)
         self.domains_, codes = self._domains(X)
@@ -245,7 +243,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         for name, rows in rows_by_group(groups).items():
             if np.isnan(means[name][0]):
                 raise ValueError(
-                    f"{self._describe(name)}: the detector gives all training clips the score "
+                    f"{self.describe(name)}: the detector gives all training clips the score "
                     "-inf, which has no mean to standardise by."
                 )
             pooled = means[name][0], scales[name][0]
@@ -276,13 +274,11 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
             If the labels are missing that ``fit`` had, or a group is new and ``unseen="error"``.
         """
         check_is_fitted(self, "detector_")
-        X, groups = self._split(X, reset=False)
-        if groups is None:
-            groups = one_group(X)
+        X, groups = self.split_groups(X)
         return self._standardize(scores_of(self.detector_, X), groups, self._probability(X))
 
     def _split(self, X, reset):
-        """Checked input, and the group of every clip (None: no labels)."""
+        """Checked input, and the group of every clip."""
         groups = self._find_groups(X, reset, stacklevel=5)
         if not self._check_container(X, reset):
             X = plain(X)
@@ -347,7 +343,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
                 means, scales = np.transpose([self._all] * 3)
             else:
                 raise ValueError(
-                    f"{self._describe(name)} was not seen in training; known are "
+                    f"{self.describe(name)} was not seen in training; known are "
                     f"{list(self.means_)}. Use unseen='pool' to standardise it by all clips."
                 )
             if self.statistics == "transductive":
@@ -365,9 +361,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
 def _fit_classifier(classifier, X, y, target):
     """Fit a domain classifier, and ask it about its training clips, held out if it can."""
     fitted = clone(classifier).fit(X, y)
-    last = fitted
-    while isinstance(last, Pipeline):
-        last = last[-1]
+    last = detector_of(fitted)
     if is_frozen(fitted) or not hasattr(last, "training_proba_"):
         return fitted, _probability(fitted, X, target)
     return fitted, last.training_proba_[:, list(last.classes_).index(target)]

@@ -16,10 +16,8 @@ from sk_asd.detectors._bank import known_clips, scores_only_before
 from sk_asd.ensemble._groups import (
     ByColumns,
     labels_of,
-    one_group,
     rows_by_group,
 )
-from sk_asd.ensemble._members import offset_of, scores_of, training_scores_of
 from sk_asd.ensemble._smote import fit_with_smote
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
@@ -28,6 +26,7 @@ from sk_asd.utils._learning import learns, why_not_learn
 from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
+from sk_asd.utils._system import each, offset_of, scores_of, training_scores_of
 from sk_asd.utils._thresholds import normal_threshold
 
 
@@ -166,9 +165,6 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         """
         X, _ = normal_clips(X)
         features, groups = self._split(X, reset=True)
-        self._labelled = groups is not None
-        if groups is None:
-            groups = one_group(features)
         over = None
         if self.over is not None and (self._labelled or column_of(X, self.over) is not None):
             over = labels_of(X, [self.over])
@@ -213,13 +209,10 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         if not hasattr(self, "detectors_"):
             return self.fit(X)
         X, _ = normal_clips(X)
-        features, groups = self._split(X, reset=False)
-        if groups is None:
-            groups = one_group(features)
+        features, groups = self.split_groups(X)
         over = None if self._over is None else labels_of(X, [self.over])
         # Any detector will do to check the values; a message about them names no group.
-        first = next(iter(self.detectors_.values()))
-        first = next(iter(first.values())) if isinstance(first, dict) else first
+        first = each(next(iter(self.detectors_.values())))[0]
         features = first._validate(features, reset=False)
 
         new = copy.copy(self)
@@ -228,7 +221,9 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             new._over = np.concatenate([self._over, over])
         rows = rows_by_group(new.training_groups_)
         clips = {
-            name: np.concatenate([*self._known_clips(name), features[r]])
+            name: features[r]
+            if name not in self.detectors_
+            else np.concatenate([self.known_clips(name), features[r]])
             for name, r in rows_by_group(groups).items()
         }
         fitted = self._fit_groups(clips, rows, new._over, self._smote(X))
@@ -258,7 +253,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         ValueError
             If the labels are missing that ``fit`` had, or a group is new and ``unseen="error"``.
         """
-        return self._score(X)[0]
+        return self.score_groups(X)[0]
 
     def decision_function(self, X):
         """Scores relative to the threshold of each clip's group.
@@ -273,8 +268,89 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         ndarray of shape (n_clips,)
             Negative = abnormal.
         """
-        scores, offsets = self._score(X)
+        scores, offsets, _ = self.score_groups(X)
         return scores - offsets
+
+    def score_groups(self, X):
+        """Scores, thresholds and groups of clips, in one pass.
+
+        Parameters
+        ----------
+        X : DataArray, DataFrame or array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_clips,)
+            Scores, high = normal.
+        thresholds : ndarray of shape (n_clips,)
+            Threshold of each clip's group.
+        groups : ndarray of shape (n_clips,)
+            The groups.
+        """
+        check_is_fitted(self, "detectors_")
+        features, groups = self.split_groups(X)
+        scores, offsets = np.empty(len(groups)), np.empty(len(groups))
+        for name, rows in rows_by_group(groups).items():
+            clips = take_clips(features, rows)
+            detectors, offsets[rows] = self._of_group(name)
+            try:
+                scores[rows] = most_normal(detectors, clips)
+            except ValueError as error:
+                if name is None:
+                    raise
+                raise ValueError(f"{self.describe(name)}: {error}") from error
+        return scores, offsets, groups
+
+    def answering(self, X):
+        """Which detector gives the score of which clips.
+
+        Parameters
+        ----------
+        X : DataArray, DataFrame or array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        X : container of clips
+            What the detectors are given.
+        answers : list of tuple
+            Positions of clips, and the detector; with `over` the one that finds them most normal.
+        """
+        features, groups = self.split_groups(X)
+        answers = []
+        for name, rows in rows_by_group(groups).items():
+            members, rows = each(self._of_group(name)[0]), np.asarray(rows)
+            best = np.zeros(len(rows), dtype=int)
+            if len(members) > 1:
+                clips = take_clips(features, rows)
+                best = np.argmax([scores_of(member, clips) for member in members], axis=0)
+            answers += [(rows[best == i], members[i]) for i in np.unique(best)]
+        return features, answers
+
+    def known_clips(self, group):
+        """Training clips of a group, where its detectors have kept them.
+
+        Parameters
+        ----------
+        group : object
+            The group.
+
+        Returns
+        -------
+        ndarray of shape (n_clips, n_features)
+            The clips, in the order of ``training_scores_``.
+        """
+        detectors = self.detectors_[group]
+        if self._over is None:
+            return known_clips(detectors)
+        rows = rows_by_group(self._over[rows_by_group(self.training_groups_)[group]])
+        if rows.keys() != detectors.keys():
+            raise scores_only_before(self)
+        # Synthetic clips come after those that they were drawn from.
+        parts = [known_clips(detectors[key])[: len(r)] for key, r in rows.items()]
+        order = np.argsort(np.concatenate(list(rows.values())))
+        return np.concatenate(parts)[order]
 
     def fit_predict(self, X, y=None):
         """Fit, and decide on the training clips by ``training_scores_``.
@@ -303,31 +379,25 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             raise AttributeError("There is one threshold per group: see the attribute offsets_.")
         return next(iter(self.offsets_.values()))
 
-    def _score(self, X):
-        check_is_fitted(self, "detectors_")
-        features, groups = self._split(X, reset=False)
-        if groups is None:
-            groups = one_group(features)
-        scores, offsets = np.empty(len(groups)), np.empty(len(groups))
-        for name, rows in rows_by_group(groups).items():
-            clips = take_clips(features, rows)
-            if name in self.detectors_:
-                detectors, offset = self.detectors_[name], self.offsets_[name]
-            elif self.unseen == "pool":
-                detectors, offset = self.pooled_, self._pooled_offset
-            else:
-                raise ValueError(
-                    f"{self._describe(name)} was not seen in training; known are "
-                    f"{list(self.detectors_)}. Use unseen='pool' to score it by all clips."
-                )
-            try:
-                scores[rows] = most_normal(detectors, clips)
-            except ValueError as error:
-                if name is None:
-                    raise
-                raise ValueError(f"{self._describe(name)}: {error}") from error
-            offsets[rows] = offset
-        return scores, offsets
+    @property
+    def pooled_offset_(self):
+        """Threshold for clips of unseen groups; only with ``unseen="pool"``."""
+        return self._pooled_offset
+
+    @pooled_offset_.setter
+    def pooled_offset_(self, threshold):
+        self._pooled_offset = threshold
+
+    def _of_group(self, name):
+        """Detector, or dict of detectors, and threshold of a group."""
+        if name in self.detectors_:
+            return self.detectors_[name], self.offsets_[name]
+        if self.unseen == "pool":
+            return self.pooled_, self._pooled_offset
+        raise ValueError(
+            f"{self.describe(name)} was not seen in training; known are "
+            f"{list(self.detectors_)}. Use unseen='pool' to score it by all clips."
+        )
 
     def _fit_groups(self, clips, rows, over, smote):
         """Detectors, training scores and thresholds of the groups in `clips`."""
@@ -337,7 +407,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
                 self._base(),
                 clips[name],
                 None if over is None else over[rows[name]],
-                self._describe(name),
+                self.describe(name),
                 smote,
             )
             for name in clips
@@ -360,26 +430,11 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
     def _base(self):
         return KNNDetector() if self.detector is None else self.detector
 
-    def _known_clips(self, name):
-        """Training clips of a group in a list; none if the group is new."""
-        if name not in self.detectors_:
-            return []
-        detectors = self.detectors_[name]
-        if self._over is None:
-            return [known_clips(detectors)]
-        rows = rows_by_group(self._over[rows_by_group(self.training_groups_)[name]])
-        if rows.keys() != detectors.keys():
-            raise scores_only_before(self)
-        # Synthetic clips come after those that they were drawn from.
-        parts = [known_clips(detectors[key])[: len(r)] for key, r in rows.items()]
-        order = np.argsort(np.concatenate(list(rows.values())))
-        return [np.concatenate(parts)[order]]
-
     def _known_scores(self):
         """Scores of the training clips as anybody's, not leave-one-out."""
         scores = np.empty(len(self.training_scores_))
         for name, rows in rows_by_group(self.training_groups_).items():
-            scores[rows] = most_normal(self.detectors_[name], self._known_clips(name)[0])
+            scores[rows] = most_normal(self.detectors_[name], self.known_clips(name))
         return scores
 
     def _why_not_learn(self):
@@ -387,7 +442,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         return None if reason is None else f"its detector cannot, {reason}"
 
     def _split(self, X, reset):
-        """Features without the label columns, and the group of every clip (None: no labels)."""
+        """Features without the label columns, and the group of every clip."""
         groups = self._find_groups(X, reset, stacklevel=5)
         if self._check_container(X, reset):
             return X, groups
@@ -420,8 +475,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
 
 def most_normal(detectors, X):
     """Scores of clips of one group: of its detector, or the most normal of those in a dict."""
-    members = detectors.values() if isinstance(detectors, dict) else [detectors]
-    return np.max([scores_of(member, X) for member in members], axis=0)
+    return np.max([scores_of(member, X) for member in each(detectors)], axis=0)
 
 
 def _fit_group(base, X, over, description, smote=None):

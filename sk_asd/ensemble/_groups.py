@@ -20,14 +20,49 @@ class ByColumns:
             return []
         return [self.by] if isinstance(self.by, str) else list(self.by)
 
-    def _describe(self, name):
+    @property
+    def group_columns_(self):
+        """Columns that make the groups; none where no label reached ``fit``."""
+        return tuple(self._columns()) if self._labelled else ()
+
+    def split_groups(self, X):
+        """Take clips apart into what is inside and the groups.
+
+        Parameters
+        ----------
+        X : container of clips
+            As in ``fit``.
+
+        Returns
+        -------
+        X : container of clips
+            What is given to the estimators inside.
+        groups : ndarray of shape (n_clips,)
+            Group of every clip: a value for one column, a tuple for several, None for the only
+            group.
+        """
+        return self._split(X, reset=False)
+
+    def describe(self, name):
+        """Words for a group, for messages.
+
+        Parameters
+        ----------
+        name : object
+            The group.
+
+        Returns
+        -------
+        str
+            Columns and values.
+        """
         if name is None:
             return "The only group"
         values = name if isinstance(name, tuple) else (name,)
         return "Group " + ", ".join(f"{c}={v!r}" for c, v in zip(self._columns(), values))
 
     def _find_groups(self, X, reset, stacklevel):
-        """Group of every clip, or None where no label is there (or was there in ``fit``).
+        """Group of every clip; one for all where no label is there (or was there in ``fit``).
 
         Raises
         ------
@@ -47,9 +82,9 @@ class ByColumns:
                 warnings.warn(
                     f"{hint}: all clips make one group.", UserWarning, stacklevel=stacklevel
                 )
-        if not reset and not self._labelled:
-            found = []
-        return labels_of(X, columns) if found else None
+        if reset:
+            self._labelled = bool(found)
+        return labels_of(X, columns) if self._labelled else one_group(X)
 
     def _check_container(self, X, reset):
         """Check a clip table or labelled array; tell whether `X` is one."""

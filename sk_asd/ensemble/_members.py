@@ -1,104 +1,14 @@
 """Outlier detectors of every kind as members of something: their scores, named lists of them."""
 
-import contextlib
-
 import numpy as np
 from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, get_tags
 
 from sk_asd.ensemble._memory import call_once
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import take_clips
-from sk_asd.utils._learning import why_not_learn
-from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import _BaseComposition, _num_samples, _VisualBlock
-from sk_asd.utils._thresholds import checked_threshold, normal_threshold
-
-
-def scores_of(detector, X):
-    """Scores of any outlier detector, high = normal; an error where one is NaN or +inf."""
-    if hasattr(detector, "score_samples"):
-        scores = detector.score_samples(X)
-    else:
-        scores = np.asarray(detector.decision_function(X), dtype=float)
-        scores = -scores if _is_pyod(_last(detector)) else scores
-    return checked_scores(scores, _last(detector))
-
-
-def training_scores_of(detector, X):
-    """Scores of the clips that a detector was fitted to, leave-one-out where it has them.
-
-    A frozen detector may know other clips than `X`. It knows these where it keeps as many scores,
-    and they score as the clips do that it keeps; or, where it keeps none, where no score is below
-    the one that it keeps: a clip hardly vouches against itself.
-    """
-    last = _last(detector)
-    if hasattr(last, "training_scores_"):
-        kept = last.training_scores_
-    elif hasattr(last, "negative_outlier_factor_"):
-        kept = last.negative_outlier_factor_
-    elif _is_pyod(last):
-        kept = -last.decision_scores_
-    else:
-        return scores_of(detector, X)
-    kept = checked_scores(kept, last)
-    if not is_frozen(detector):
-        return kept
-    scores = scores_of(detector, X)
-    if len(kept) != len(scores):
-        return scores
-    own = None
-    if hasattr(last, "_known_scores") and why_not_learn(last) is None:
-        with contextlib.suppress(ValueError):  # it has scores of clips that it did not learn
-            own = last._known_scores()
-    if own is not None:
-        known = np.allclose(scores, own, rtol=1e-6, atol=1e-4 * np.std(kept))
-    else:
-        known = np.all(scores >= kept - 1e-6 * np.abs(kept))
-    return kept if known else scores
-
-
-def offset_of(detector, X):
-    """Threshold on the scores, whatever the detector calls it.
-
-    Densities have none: of their training scores a tenth is below it, as by default elsewhere.
-    """
-    last = _last(detector)
-    if len(getattr(last, "offsets_", ())) > 1:
-        raise ValueError(
-            "a GroupedDetector with several groups cannot stand inside another: give all columns "
-            f"to one, such as by=[..., {last.by!r}]."
-        )
-    if hasattr(last, "offset_"):
-        return checked_threshold(last.offset_, last)
-    if _is_pyod(last):
-        return -checked_threshold(last.threshold_, last)
-    if not hasattr(detector, "decision_function"):
-        return normal_threshold(training_scores_of(detector, X), contamination=0.1)
-    scores = scores_of(detector, X)
-    first = int(np.argmax(np.isfinite(scores)))
-    decision = detector.decision_function(take_clips(X, [first]))
-    return checked_threshold(scores[first] - decision, last)
-
-
-def is_frozen(detector):
-    """Whether the detector, or the last step of a Pipeline, is a FrozenEstimator."""
-    while isinstance(detector, Pipeline):
-        detector = detector[-1]
-    return isinstance(detector, FrozenEstimator)
-
-
-def _last(detector):
-    while isinstance(detector, (Pipeline, FrozenEstimator)):
-        detector = detector[-1] if isinstance(detector, Pipeline) else detector.estimator
-    return detector
-
-
-def _is_pyod(detector):
-    """PyOD's detectors score high = abnormal and keep their training scores so."""
-    return hasattr(detector, "decision_scores_")
+from sk_asd.utils._system import is_frozen, scores_of, training_scores_of
 
 
 def fit_member(member, X, folds):

@@ -213,9 +213,6 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         weights = convex(self.weights, used)
         X, _ = normal_clips(X)
         X, groups = self._split(X, reset=True)
-        self._labelled = groups is not None
-        if groups is None:
-            groups = one_group(X)
         folds = self._folds(X)
         # What a fit depends on; known only where there is a memory to look it up in.
         self._keys = [None] * len(members)
@@ -263,7 +260,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         if not hasattr(self, "estimators_"):
             return self.fit(X)
         X, _ = normal_clips(X)
-        X, groups = self._split(X, reset=False)
+        X, groups = self.split_groups(X)
         members = []
         for name, member in zip(self._names, self.estimators_):
             try:
@@ -275,7 +272,6 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
 
     def _extend(self, X, groups, members, scores):
         """Take members with the training scores of the clips before, then of `X`."""
-        groups = one_group(X) if groups is None else groups
         groups = np.concatenate([self._groups, groups])
         for name, column in zip(self._names, scores):
             if len(column) != len(groups):
@@ -366,7 +362,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         return np.array(self._names, dtype=object)
 
     def _split(self, X, reset):
-        """What the members are given, and the group of every clip (None: no labels)."""
+        """What the members are given, and the group of every clip."""
         groups = self._find_groups(X, reset, stacklevel=5)
         if self._check_container(X, reset):
             return X, groups
@@ -422,14 +418,14 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         for group, means in self.means_.items():
             for name in np.array(self._names, dtype=object)[np.isnan(means)]:
                 raise ValueError(
-                    f"{self._describe(group)}: member {name!r} gives all training clips the score "
+                    f"{self.describe(group)}: member {name!r} gives all training clips the score "
                     "-inf, which has no mean to standardise by."
                 )
         mean, scale, _ = group_statistics(raw, one_group(raw))
         self._all = mean[None], scale[None]
         for group, j in constant:
             warnings.warn(
-                f"{self._describe(group)}: member {self._names[j]!r} gives all training clips the "
+                f"{self.describe(group)}: member {self._names[j]!r} gives all training clips the "
                 f"same score; its deviation is taken to be {self.scales_[group][j]:.3g}.",
                 UserWarning,
                 stacklevel=4,
@@ -443,7 +439,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         if self.unseen == "pool":
             return self._all
         raise ValueError(
-            f"{self._describe(group)} was not seen in training; known are {list(self.means_)}. "
+            f"{self.describe(group)} was not seen in training; known are {list(self.means_)}. "
             "Use unseen='pool' to standardise it by all clips."
         )
 
@@ -456,9 +452,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     def _standardized(self, X):
         """Standardised scores as a plain matrix."""
         check_is_fitted(self)
-        X, groups = self._split(X, reset=False)
-        if groups is None:
-            groups = one_group(X)
+        X, groups = self.split_groups(X)
         memory, keys = None, self._keys
         if keys[0] is not None and is_writable(self.memory):
             memory, clips = self.memory, content_key(X)

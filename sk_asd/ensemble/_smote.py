@@ -5,7 +5,7 @@ from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import check_random_state
 
-from sk_asd.ensemble._members import scores_of
+from sk_asd.utils._system import scores_of
 
 _NEIGHBORS = 2
 

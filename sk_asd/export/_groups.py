@@ -1,15 +1,10 @@
 """Groups of clips of all parts of a system, as one list that an integer points into."""
 
-from sk_asd.decisions._parts import last_step
-from sk_asd.decisions._parts import thresholds as thresholds_of
+from sklearn.utils.validation import check_is_fitted
+
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.ensemble._groups import labels_of
-from sk_asd.export._walk import parts
-
-
-def columns_of(estimator):
-    """Columns that a fitted `GroupedDetector` or `ScoreEnsemble` was grouped by."""
-    return tuple(estimator._columns()) if estimator._labelled else ()
+from sk_asd.utils._system import System, parts
 
 
 def keys_of(estimator):
@@ -44,14 +39,15 @@ class Groups:
         ]
         self.columns, self.names, finest = (), [()], None
         for where, part in grouped:
-            columns = columns_of(part)
+            check_is_fitted(part)
+            columns = part.group_columns_
             if len(columns) > len(self.columns):
                 self.columns, finest = columns, where
                 self.names = [self._name(key, columns) for key in keys_of(part)]
         for where, part in grouped:
-            if not set(columns_of(part)) <= set(self.columns):
+            if not set(part.group_columns_) <= set(self.columns):
                 raise ValueError(
-                    f"{where} groups clips by {list(columns_of(part))} and {finest} by "
+                    f"{where} groups clips by {list(part.group_columns_)} and {finest} by "
                     f"{list(self.columns)}: a graph has one list of groups, so that the columns of "
                     "one part must hold those of all others."
                 )
@@ -67,7 +63,7 @@ class Groups:
     def key(self, part, name):
         """What a `GroupedDetector` or `ScoreEnsemble` calls the group of this name."""
         values = dict(zip(self.columns, name))
-        key = tuple(values[column] for column in columns_of(part))
+        key = tuple(values[column] for column in part.group_columns_)
         return key if len(key) > 1 else next(iter(key), None)
 
     def of(self, clips):
@@ -98,11 +94,11 @@ class Groups:
 
 def thresholds(system, groups):
     """Score below which a clip is called abnormal, for every group."""
-    last, _ = last_step(system)
-    found = thresholds_of(last)
-    if isinstance(last, GroupedDetector):
-        return [float(found[groups.key(last, name)]) for name in groups.names]
-    return [float(found[None])] * len(groups.names)
+    system = System(system)
+    found = system.thresholds()
+    if system.is_grouped:
+        return [float(found[groups.key(system.detector, name)]) for name in groups.names]
+    return [found[None]] * len(groups.names)
 
 
 def _plain(value):

@@ -29,10 +29,9 @@ from sk_asd.export._detectors import (
 from sk_asd.export._embedders import EmbedderLayer
 from sk_asd.export._features import AffineLayer, PoolingLayer, SpectrogramLayer
 from sk_asd.export._groups import Groups, thresholds
-from sk_asd.export._walk import as_list, inside, is_passthrough, joined, parts
 from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
 from sk_asd.features._wav2vec_models import FirstVersion
-from sk_asd.utils._wrapped import unwrapped
+from sk_asd.utils._system import each, inside, is_passthrough, joined, parts, unwrapped
 
 _METRICS = {
     "cosine": "cosine",
@@ -181,7 +180,7 @@ class _Builder:
         detectors = [
             [
                 self.scorer(detector, joined(where, key), flow)
-                for detector in as_list(estimator.detectors_[key])
+                for detector in each(estimator.detectors_[key])
             ]
             for key in own
         ]

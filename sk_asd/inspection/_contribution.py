@@ -5,8 +5,9 @@ import pandas as pd
 import xarray as xr
 
 from sk_asd.inspection._figure import COLOURS, new_axes
-from sk_asd.inspection._steps import is_ensemble, unwrapped
+from sk_asd.inspection._steps import unwrapped
 from sk_asd.utils._containers import take_clips
+from sk_asd.utils._system import is_ensemble
 
 
 class ContributionDisplay:

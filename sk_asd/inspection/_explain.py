@@ -14,10 +14,11 @@ from sk_asd.inspection._contribution import ContributionDisplay
 from sk_asd.inspection._maps import anomaly_map
 from sk_asd.inspection._nearest import _groups, nearest_normal
 from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
-from sk_asd.inspection._steps import is_ensemble, steps_of, unwrapped
+from sk_asd.inspection._steps import steps_of, unwrapped
 from sk_asd.utils._containers import check_clip_table
 from sk_asd.utils._normal import is_anomaly
 from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._system import is_ensemble
 
 N_CLIPS = 5
 

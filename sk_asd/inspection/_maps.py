@@ -6,16 +6,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.inspection._pooled import flow_map, pooled_map
 from sk_asd.inspection._steps import (
-    answering,
-    is_ensemble,
     is_features,
-    is_grouped,
     labelled_features,
     member_of,
     steps_of,
     unwrapped,
 )
 from sk_asd.utils._containers import is_clip_table, take_clips
+from sk_asd.utils._system import is_ensemble, is_grouped, scores_of
 
 # What a cell of a map tells, by the class of the detector that gives it.
 _UNITS = {
@@ -125,7 +123,7 @@ def _explain(steps, X, patches, source=None, sound=None):
     while not is_features(X):
         if len(steps) == 1:
             if is_grouped(steps[0]) and is_clip_table(X):
-                return _by_answer([], *answering(steps[0], X), patches)
+                return _by_answer([], *steps[0].answering(X), patches)
             raise ValueError(
                 "An anomaly map needs features (clip, bin, frame), as LogMel gives them; "
                 f"{type(steps[0]).__name__} is asked about an array of shape {np.shape(X)}. Ask "
@@ -138,7 +136,7 @@ def _explain(steps, X, patches, source=None, sound=None):
         inputs = step.transform(inputs)
     last = unwrapped(steps[-1])
     if is_grouped(last):
-        _, answers = answering(last, inputs)
+        _, answers = last.answering(inputs)
         return _by_answer(steps[:-1], X, answers, patches, source, sound)
     return _by_detector(steps[:-1], last, X, inputs, patches, source, sound)
 
@@ -176,7 +174,6 @@ def _by_detector(front, detector, X, inputs, patches, source, sound):
         values = pooled_map(front[0], detector, features.values)
     if values is not None:
         return _as_map(values, features, "distance", "share of squared distance")
-    from sk_asd.ensemble._members import scores_of
     from sk_asd.inspection._occlusion import occlusion_map
     from sk_asd.inspection._wave_occlusion import (
         lacks_frequencies,

@@ -6,16 +6,14 @@ from sklearn.metrics import pairwise_distances
 from sklearn.preprocessing import StandardScaler
 
 from sk_asd.inspection._steps import (
-    answering,
-    is_ensemble,
     is_features,
-    is_grouped,
     member_of,
     steps_of,
     unwrapped,
 )
 from sk_asd.utils._containers import column_of, is_clip_table, take_clips
 from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._system import is_ensemble, is_grouped
 
 _GROUPS = ("machine", "section")
 
@@ -110,8 +108,7 @@ def _among_kept(steps, clips):
         X = step.transform(X)
     groups, positions, detectors = one_group(X), {}, {None: last}
     if is_grouped(last):
-        X, groups = last._split(X, reset=False)
-        groups = one_group(X) if groups is None else groups
+        X, groups = last.split_groups(X)
         positions, detectors = rows_by_group(last.training_groups_), last.detectors_
     found = np.empty(len(groups), dtype=int)
     distance = np.empty(len(groups))
@@ -142,7 +139,7 @@ def _kept(last, detector, group):
         raise ValueError(
             f"{type(inner[-1]).__name__} keeps no training clips: give some as train=."
         )
-    kept = last._known_clips(group)[0] if by_value else known_clips(inner[-1])
+    kept = last.known_clips(group) if by_value else known_clips(inner[-1])
     return inner, np.asarray(kept, dtype=float)
 
 
@@ -187,7 +184,7 @@ def _chosen(estimator, member, X):
 def _groups(estimator, X):
     """Group of every clip, as a tuple."""
     grouped = next((s for s in steps_of(estimator) if is_grouped(s)), None)
-    columns = _GROUPS if grouped is None else grouped._columns()
+    columns = _GROUPS if grouped is None else grouped.group_columns_
     found = [column_of(X, name) for name in columns]
     found = [np.asarray(values).tolist() for values in found if values is not None]
     return list(zip(*found)) if found else [()] * len(X)
@@ -200,7 +197,7 @@ def _paths(X):
 
 def _embedded(steps, X):
     if len(steps) == 1 and is_grouped(steps[0]) and is_clip_table(X):
-        X, answers = answering(steps[0], X)
+        X, answers = steps[0].answering(X)
         found = [(rows, _embedded(steps_of(leaf), take_clips(X, rows))) for rows, leaf in answers]
         order = np.argsort(np.concatenate([rows for rows, _ in found]))
         return np.concatenate([embedded for _, embedded in found])[order]
@@ -214,7 +211,7 @@ def _distances(estimator, clips, train):
     """Distances of clips of one group to training clips of it."""
     steps = steps_of(estimator)
     while len(steps) == 1 and is_grouped(steps[0]) and is_clip_table(clips):
-        _, answers = answering(steps[0], take_clips(clips, [0]))
+        _, answers = steps[0].answering(take_clips(clips, [0]))
         steps = steps_of(answers[0][1])
     a, b = (_embedded(steps, X) for X in (clips, train))
     last = steps[-1]
@@ -222,7 +219,7 @@ def _distances(estimator, clips, train):
         inputs = clips
         for step in steps[:-1]:
             inputs = step.transform(inputs)
-        last = answering(last, take_clips(inputs, [0]))[1][0][1]
+        last = last.answering(take_clips(inputs, [0]))[1][0][1]
     return _with_metric(last, a, b, embeds=any(hasattr(s, "embedding_dim") for s in steps))
 
 

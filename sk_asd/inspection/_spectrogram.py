@@ -5,16 +5,14 @@ import xarray as xr
 
 from sk_asd.inspection._figure import clip_name, draw_time_frequency, new_axes
 from sk_asd.inspection._steps import (
-    answering,
-    is_ensemble,
     is_features,
-    is_grouped,
     labelled_features,
     member_of,
     steps_of,
     unwrapped,
 )
 from sk_asd.utils._containers import is_clip_table, take_clips
+from sk_asd.utils._system import is_ensemble, is_grouped
 
 _RANGE = 80.0  # decibels below the loudest cell that the colours tell apart
 
@@ -201,7 +199,7 @@ def _features_of(estimator, X):
     while not is_features(X):
         step = steps.pop(0) if steps else None
         if is_grouped(step) and is_clip_table(X):
-            X, answers = answering(step, X)
+            X, answers = step.answering(X)
             return _features_of(answers[0][1], X)
         if not hasattr(step, "transform"):
             raise ValueError(

@@ -1,39 +1,16 @@
-"""Fitted systems taken apart: their steps, and which detector answers for which clip."""
+"""Members of ensembles, and features."""
+
+from functools import partial
 
 import numpy as np
 import xarray as xr
-from sklearn.pipeline import Pipeline
 
-from sk_asd.utils import _wrapped
-from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, take_clips
+from sk_asd.utils import _system
+from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled
 
-
-def steps_of(estimator):
-    """Fitted steps in order; Pipelines within Pipelines, and what wraps a system, are opened."""
-    estimator = unwrapped(estimator)
-    if not isinstance(estimator, Pipeline):
-        return [estimator]
-    steps = [step for _, step in estimator.steps if step is not None and step != "passthrough"]
-    return [inner for step in steps for inner in steps_of(step)]
-
-
-def unwrapped(estimator):
-    """The system within a search, a FrozenEstimator or a DomainNormalizedDetector."""
-    estimator = _wrapped.unwrapped(estimator)
-    while hasattr(estimator, "domain_classifier_") and hasattr(estimator, "detector_"):
-        # Its scores are those of the detector on another scale.
-        estimator = _wrapped.unwrapped(estimator.detector_)
-    return estimator
-
-
-def is_ensemble(estimator):
-    """Tell a fitted ScoreEnsemble."""
-    return hasattr(estimator, "contributions") and hasattr(estimator, "estimators_")
-
-
-def is_grouped(estimator):
-    """Tell a fitted GroupedDetector."""
-    return hasattr(estimator, "detectors_") and hasattr(estimator, "offsets_")
+# Scores on another scale have the same explanation.
+steps_of = partial(_system.steps_of, rescaled=True)
+unwrapped = partial(_system.unwrapped, rescaled=True)
 
 
 def member_of(ensemble, X, member=None):
@@ -67,46 +44,6 @@ def member_of(ensemble, X, member=None):
     if member not in names:
         raise ValueError(f"member={member!r} is none of the ensemble's: {names}.")
     return member, ensemble.estimators_[names.index(member)]
-
-
-def answering(grouped, X):
-    """Which detector of a GroupedDetector gives the score of which clips.
-
-    Parameters
-    ----------
-    grouped : GroupedDetector
-        Fitted.
-    X : container
-        What it takes.
-
-    Returns
-    -------
-    X : container
-        Without columns that are labels.
-    answers : list of tuple
-        Positions of clips, and the detector; with ``over`` the one that finds them most normal.
-    """
-    # ensemble loads torch, which a report of scores alone does without.
-    from sk_asd.ensemble._groups import one_group, rows_by_group
-    from sk_asd.ensemble._members import scores_of
-
-    X, groups = grouped._split(X, reset=False)
-    answers = []
-    for name, rows in rows_by_group(one_group(X) if groups is None else groups).items():
-        found = grouped.detectors_.get(name, getattr(grouped, "pooled_", None))
-        if found is None:
-            raise ValueError(
-                f"{grouped._describe(name)} was not seen in training; known are "
-                f"{list(grouped.detectors_)}."
-            )
-        members = list(found.values()) if isinstance(found, dict) else [found]
-        rows = np.asarray(rows)
-        best = np.zeros(len(rows), dtype=int)
-        if len(members) > 1:
-            clips = take_clips(X, rows)
-            best = np.argmax([scores_of(member, clips) for member in members], axis=0)
-        answers += [(rows[best == i], members[i]) for i in np.unique(best)]
-    return X, answers
 
 
 def is_features(X):

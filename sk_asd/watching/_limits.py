@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from sklearn.base import BaseEstimator
+from sk_asd.utils._system import every_estimator
 
 FULL_SCALE = 1.0
 _SILENCE = -80.0  # dB of full scale
@@ -47,7 +47,7 @@ def limits_of(system, silence, clipping):
     Limits
         The limits.
     """
-    heard = [(e.peak_, e.quiet_) for e in _estimators_in(system, set()) if hasattr(e, "quiet_")]
+    heard = [(e.peak_, e.quiet_) for e in every_estimator(system) if hasattr(e, "quiet_")]
     peak = max((peak for peak, _ in heard), default=0.0)
     quiet = min((quiet for _, quiet in heard if quiet > 0), default=math.inf)
     if silence == "auto":
@@ -59,18 +59,3 @@ def limits_of(system, silence, clipping):
     if peak <= FULL_SCALE:
         return Limits(silence, _CLIPPING, FULL_SCALE)
     return Limits(silence, peak, 0.0)
-
-
-def _estimators_in(value, seen):
-    """All estimators within an estimator, a list or a dict, itself included, each once."""
-    if isinstance(value, BaseEstimator):
-        if id(value) in seen:
-            return
-        seen.add(id(value))
-        yield value
-        value = vars(value)
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _estimators_in(part, seen)

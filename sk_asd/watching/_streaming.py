@@ -8,10 +8,9 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.datasets._samples import as_samples
-from sk_asd.decisions._parts import last_step, threshold_of
-from sk_asd.ensemble._members import scores_of
 from sk_asd.utils._containers import plain
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
+from sk_asd.utils._system import System
 from sk_asd.watching._alarm import Alarm
 from sk_asd.watching._conditions import FINE, conditions
 from sk_asd.watching._drift import DriftMonitor
@@ -441,11 +440,14 @@ class StreamingScorer:
 
     def _score(self, wave):
         table = pd.DataFrame({"audio": [wave]} | {k: [v] for k, v in self._labels.items()})
-        last, features = last_step(self.pipeline, table)
-        score = float(scores_of(last, features)[0])
+        system = System(self.pipeline)
+        features = system.transform(table)
         if self.threshold is None:
-            self.threshold = threshold_of(last, features)
-        return score, features
+            (score,), (self.threshold,), _ = system.score_and_threshold(features)
+            self.threshold = float(self.threshold)
+        else:
+            (score,), _ = system.score(features)
+        return float(score), features
 
     def _decide(self, start, end, score, events):
         since = self._alarm.since

@@ -11,7 +11,7 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 
 from sk_asd import systems
-from sk_asd.cli._models import load_model, networks, pipelines, read_header
+from sk_asd.cli._models import extractors, load_model, networks, read_header
 from sk_asd.cli._run_protocols import PROTOCOLS
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.ensemble import DomainClassifier, DomainNormalizedDetector, ScoreEnsemble
@@ -236,7 +236,7 @@ class TestEnsembles:
     def test_networks_of_an_ensemble_are_found(self, small, both):
         train, _ = split(load_clips(both))
         fitted = small(1, "fan").fit(train)
-        assert len(pipelines(fitted)) == 6
+        assert len(extractors(fitted)) == 6
         assert networks(fitted) == []
         network = SimpleNamespace(get_params=lambda deep: {"device": "cpu", "max_epochs": 1})
         fitted.estimators_[1].domain_classifier_[-1].classifiers_["one more"] = network

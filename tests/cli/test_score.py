@@ -1,13 +1,15 @@
 """``sk-asd score``."""
 
-import joblib
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from sk_asd.cli import _score
+from sk_asd.cli._models import load_model
 from sk_asd.datasets import load_clips
 from sk_asd.metrics import anomaly_score
+from sk_asd.utils import _system
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +26,7 @@ def test_columns_and_values(folder, model, table):
     assert [str(folder / path) for path in table["path"]] == clips["path"].tolist()
     for column in ("machine", "section", "domain", "label"):
         assert table[column].tolist() == clips[column].tolist()
-    pipeline = joblib.load(model)["pipeline"]
+    pipeline, _ = load_model(model)
     np.testing.assert_array_equal(table["score"], pipeline.score_samples(clips))
     np.testing.assert_array_equal(table["decision"], pipeline.predict(clips))
     np.testing.assert_array_equal(table["decision"] == 1, table["score"] >= table["threshold"])
@@ -37,7 +39,7 @@ def test_planted_anomalies_are_found(table):
 
 
 def test_result_line_and_chunks(run, folder, model, scores, tmp_path, monkeypatch):
-    monkeypatch.setattr(_score, "_CHUNK", 7)
+    monkeypatch.setattr(_system, "chunks", functools.partial(_system.chunks, size=7))
     status, out, _ = run("score", model, folder, "--out", tmp_path / "scores.csv")
     assert status == 0
     anomalies = int((pd.read_csv(scores)["decision"] == -1).sum())
@@ -83,7 +85,7 @@ def test_official_files(run, folder, model, tmp_path):
     # The same as the estimator says, by the one function that turns the sign.
     clips = load_clips(folder)
     clips = clips[(clips["split"] == "test") & (clips["machine"] == "fan")].sort_values("path")
-    pipeline = joblib.load(model)["pipeline"]
+    pipeline, _ = load_model(model)
     np.testing.assert_allclose(sorted(values), sorted(anomaly_score(pipeline, clips)), rtol=1e-12)
     decisions = (official / "decision_result_fan_section_00_test.csv").read_text().splitlines()
     found = {line.split(",")[0]: line.split(",")[1] for line in decisions}

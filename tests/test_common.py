@@ -24,15 +24,9 @@ from sk_asd.detectors import (
     MobileNetV2Detector,
     WSPFlowDetector,
 )
+from sk_asd.domains import Cnn6Classifier, DomainClassifier, DomainNormalizedDetector
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
-from sk_asd.ensemble import (
-    Cnn6Classifier,
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-)
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
 from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
 from sk_asd.utils.estimator_checks import yield_checks
 

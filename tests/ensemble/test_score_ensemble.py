@@ -21,8 +21,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.utils import estimator_html_repr
 
+from sk_asd.decisions import adapt
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
-from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, adapt
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.utils._thresholds import normal_threshold
 
 

@@ -14,17 +14,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_asd.datasets import load_clips, make_machine_sounds
+from sk_asd.decisions import adapt
 from sk_asd.detectors import AutoEncoderDetector, KNNDetector, MahalanobisDetector
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
-from sk_asd.ensemble import (
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-    adapt,
-    simplex_grid,
-)
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV, simplex_grid
 from sk_asd.features import Labelled, LogMel, TimePooling
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sk_asd
 from sk_asd.datasets import make_machine_sounds
-from sk_asd.decisions import set_threshold
+from sk_asd.decisions import adapt, set_threshold
 from sk_asd.detectors import (
     AutoEncoderDetector,
     CosineDetector,
@@ -28,15 +28,9 @@ from sk_asd.detectors import (
     MahalanobisDetector,
     WSPFlowDetector,
 )
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.embedders import SectionEmbedder
-from sk_asd.ensemble import (
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-    adapt,
-)
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.systems import make_pooling
 

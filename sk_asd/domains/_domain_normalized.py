@@ -9,7 +9,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_asd.ensemble._domain_classifier import DomainClassifier, domain_codes
+from sk_asd.domains._domain_classifier import DomainClassifier, domain_codes
 from sk_asd.ensemble._grouped import GroupedDetector
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.ensemble._members import fit_member, is_frozen, scores_of
@@ -35,7 +35,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     ----------
     detector : outlier detector, default=None
         What gives the scores: a detector or a Pipeline that ends in one. None is
-        :class:`GroupedDetector` by the same groups.
+        :class:`~sk_asd.ensemble.GroupedDetector` by the same groups.
     domain_classifier : classifier, default=None
         Takes the same `X`; NaN as answer of ``predict_proba`` means not known. None is
         :class:`DomainClassifier` by the same groups, for clip tables after
@@ -91,8 +91,8 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     See Also
     --------
     DomainClassifier : The default domain classifier.
-    ScoreEnsemble : Combines several of these.
-    GroupedDetector : ``over="domain"`` needs no domain classifier.
+    sk_asd.ensemble.ScoreEnsemble : Combines several of these.
+    sk_asd.ensemble.GroupedDetector : ``over="domain"`` needs no domain classifier.
 
     Notes
     -----
@@ -128,7 +128,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     >>> import xarray as xr
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sk_asd.detectors import MahalanobisDetector
-    >>> from sk_asd.ensemble import DomainClassifier, DomainNormalizedDetector
+    >>> from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
     >>> values = np.random.default_rng(0).normal(size=(60, 2))
     >>> values[50:] = 9 + 2 * values[50:]  # the target domain: elsewhere, and more spread out
     >>> labels = {

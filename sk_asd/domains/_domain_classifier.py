@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sk_asd.ensemble._cnn6_classifier import Cnn6Classifier
+from sk_asd.domains._cnn6_classifier import Cnn6Classifier
 from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
@@ -96,7 +96,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
     >>> import numpy as np
     >>> import xarray as xr
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sk_asd.ensemble import DomainClassifier
+    >>> from sk_asd.domains import DomainClassifier
     >>> values = np.random.default_rng(0).normal(size=(40, 2))
     >>> domain = np.array(["source", "target"] * 20)
     >>> values[1:20:2, 0] += 9  # section 00 has a domain difference, section 01 has none

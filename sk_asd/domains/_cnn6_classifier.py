@@ -113,7 +113,7 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from sk_asd.ensemble import Cnn6Classifier
+    >>> from sk_asd.domains import Cnn6Classifier
     >>> X = np.random.default_rng(0).normal(size=(40, 8, 16)).astype("float32")
     >>> y = np.array(["a"] * 35 + ["b"] * 5)
     >>> X[35:, 2] += 3

@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sk_asd.ensemble import Cnn6Classifier, DomainClassifier
+from sk_asd.domains import Cnn6Classifier, DomainClassifier
 from sk_asd.features import TimePooling
 
 TINY = {"epoch_size": 96, "batch_size": 16, "max_epochs": 8, "random_state": 0}

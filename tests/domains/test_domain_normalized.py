@@ -13,16 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import sk_asd.ensemble._domain_normalized as module
+import sk_asd.domains._domain_normalized as module
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import KNNDetector, MahalanobisDetector
-from sk_asd.ensemble import (
-    Cnn6Classifier,
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-)
+from sk_asd.domains import Cnn6Classifier, DomainClassifier, DomainNormalizedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import dcase_scores
 

@@ -11,6 +11,8 @@ from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table,
 from sk_asd.utils._sklearn import _num_samples
 from sk_asd.utils._text import composed
 
+_LOST = " Transformers such as PCA lose the labels: wrap them in sk_asd.features.KeepLabels."
+
 
 class ByColumns:
     """Mixin for estimators with the parameter `by`: a column, several, or None for one group."""
@@ -41,11 +43,12 @@ class ByColumns:
             raise ValueError(f"Of the columns by={columns} only {found} are there.")
         if columns and not found:
             hint = f"No column {columns} among the labels of the {type(X).__name__}"
+            lost = "" if is_labelled(X) or is_clip_table(X) else _LOST
             if not reset and self._labelled:
-                raise ValueError(f"{hint}, but the detector was fitted with it.")
+                raise ValueError(f"{hint}, but the detector was fitted with it.{lost}")
             if reset:
                 warnings.warn(
-                    f"{hint}: all clips make one group.", UserWarning, stacklevel=stacklevel
+                    f"{hint}: all clips make one group.{lost}", UserWarning, stacklevel=stacklevel
                 )
         if not reset and not self._labelled:
             found = []

@@ -30,7 +30,7 @@ from sk_asd.export._embedders import EmbedderLayer
 from sk_asd.export._features import AffineLayer, PoolingLayer, SpectrogramLayer
 from sk_asd.export._groups import Groups, thresholds
 from sk_asd.export._walk import as_list, inside, is_passthrough, joined, parts
-from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
+from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.utils._wrapped import unwrapped
 
@@ -159,7 +159,7 @@ class _Builder:
     def _step(self, step, where, flow):
         """Layer of a transformer, and what flows behind it."""
         check_is_fitted(step)
-        if isinstance(step, Labelled):
+        if isinstance(step, KeepLabels):
             step = step.transformer_
         if isinstance(step, _EXTRACTORS):
             _expect(flow, _Waveform, step, where)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.domains._domain_classifier import DomainClassifier, domain_codes
 from sk_asd.ensemble._grouped import GroupedDetector
-from sk_asd.ensemble._groups import ByColumns, one_group, rows_by_group
+from sk_asd.ensemble._groups import BY, ByColumns, one_group, rows_by_group
 from sk_asd.ensemble._members import fit_member, is_frozen, scores_of
 from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
@@ -40,8 +40,9 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         Takes the same `X`; NaN as answer of ``predict_proba`` means not known. None is
         :class:`DomainClassifier` by the same groups, for clip tables after
         :class:`~sk_asd.features.LogMel` of 64 bins, as in PANNs.
-    by : str or sequence of str or None, default="section"
-        Column, or columns whose combinations make the groups; None for one group.
+    by : str or sequence of str or None, default=("machine", "section")
+        Column, or columns whose combinations make the groups; None for one group. Of the default
+        those that are there are taken; of others, and of a list, all must be there.
     over : str, default="domain"
         Column of the domains, needed in training only.
     statistics : {"training", "transductive"}, default="training"
@@ -159,6 +160,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
     _state = (
+        "_by",
         "_labelled",
         "detector_",
         "domains_",
@@ -179,7 +181,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         self,
         detector=None,
         domain_classifier=None,
-        by="section",
+        by=BY,
         over="domain",
         *,
         statistics="training",

@@ -213,8 +213,11 @@ def test_again_and_again_and_after_pickle(train, tmp_path):
 
 
 def test_a_search_adapts_its_best(train, ten):
+    train, ten = (
+        X.assign_coords(machine=("clip", np.full(len(X), "fan", dtype=object)))
+        for X in (train, ten)
+    )
     clips = train.assign_coords(
-        machine=("clip", np.full(160, "fan", dtype=object)),
         split=("clip", np.where(np.arange(160) % 4, "train", "test")),
         label=("clip", np.where(np.arange(160) % 8, "normal", "anomaly")),
     )

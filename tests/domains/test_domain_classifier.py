@@ -162,7 +162,9 @@ def test_a_group_that_is_new(X):
 
 
 def test_lost_labels_are_never_silent(X):
-    with pytest.warns(UserWarning, match=r"No column \['section'\] .* all clips make one group"):
+    with pytest.warns(
+        UserWarning, match=r"No column \['machine', 'section'\] .* all clips make one group"
+    ):
         DomainClassifier(POOLED).fit(X.values, X.domain.values)
     classifier = DomainClassifier(POOLED).fit(X)
     with pytest.raises(ValueError, match=r"No column \['section'\] .* was fitted with it"):

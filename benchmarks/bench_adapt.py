@@ -17,13 +17,14 @@ import sklearn
 import xarray as xr
 from bench_classification import write
 
+from sk_asd.decisions import adapt
 from sk_asd.detectors import (
     GaussianMixtureDetector,
     KNNDetector,
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.ensemble import GroupedDetector, adapt
+from sk_asd.ensemble import GroupedDetector
 
 RESULTS = Path(__file__).parent / "results" / "adapt.md"
 DISTANCE, FAULT = 30, 5

@@ -12,6 +12,7 @@ _SUBPACKAGES = (
     "datasets",
     "decisions",
     "detectors",
+    "domains",
     "embedders",
     "ensemble",
     "export",

@@ -12,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from sk_asd.detectors import (
-    IDNN,
     AEGANDetector,
     AutoEncoderDetector,
     CosineDetector,
     GaussianMixtureDetector,
+    IDNNDetector,
     IMDNDetector,
     KNNDetector,
     LOFDetector,
@@ -24,16 +24,10 @@ from sk_asd.detectors import (
     MobileNetV2Detector,
     WSPFlowDetector,
 )
+from sk_asd.domains import Cnn6Classifier, DomainClassifier, DomainNormalizedDetector
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
-from sk_asd.ensemble import (
-    Cnn6Classifier,
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-)
-from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
+from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.utils.estimator_checks import yield_checks
 
 # Weights drawn at random; a frame sees one sample, for the narrow arrays of scikit-learn's checks.
@@ -51,8 +45,8 @@ ESTIMATORS = [
     (LogMel(n_mels=4, n_fft=64), "waveforms"),
     (Wav2Vec(str(TINY)), "waveforms"),
     (TimePooling(("mean", "std", "max", "gwrp"), r=0.5), "features"),
-    (Labelled(StandardScaler()), "embeddings"),
-    (Labelled(PCA(n_components=1)), "embeddings"),
+    (KeepLabels(StandardScaler()), "embeddings"),
+    (KeepLabels(PCA(n_components=1)), "embeddings"),
     (SectionEmbedder("cnn6", n_frames=None, max_epochs=1, embedding_dim=4), "features"),
     (
         MultiHeadEmbedder(
@@ -78,7 +72,7 @@ ESTIMATORS = [
         "features",
     ),
     (IMDNDetector("mlp", n_frames=None, max_epochs=1), "features"),
-    (IDNN(n_frames=None, max_epochs=1), "features"),
+    (IDNNDetector(n_frames=None, max_epochs=1), "features"),
     (AEGANDetector(n_frames=None, width=0.1, latent_dim=8, max_epochs=1), "features"),
     (AutoEncoderDetector(n_frames=None, max_epochs=2), "features"),
     (
@@ -144,7 +138,7 @@ EXPECTED_FAILURES = {
     "MultiHeadEmbedder": _KEYWORDS,
     "WSPFlowDetector": _KEYWORDS,
     "IMDNDetector": _KEYWORDS,
-    "IDNN": _KEYWORDS,
+    "IDNNDetector": _KEYWORDS,
     "AEGANDetector": _KEYWORDS,
     "AutoEncoderDetector": _KEYWORDS,
     "MobileNetV2Detector": _KEYWORDS,

@@ -25,6 +25,7 @@ LEVELS = [
     {"features", "metrics", "model_selection"},
     {"embedders", "detectors"},
     {"ensemble"},
+    {"domains"},
     {"systems", "decisions"},
     {"inspection", "watching", "persistence", "export"},
     {"cli"},

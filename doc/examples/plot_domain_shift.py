@@ -61,7 +61,7 @@ dcase_scores(test, plain.score_samples(X_test)).round(3)
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from sk_asd.ensemble import DomainClassifier, DomainNormalizedDetector
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 
 pooled = make_pipeline(
     TimePooling(("mean", "std")),

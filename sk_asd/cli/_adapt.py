@@ -78,7 +78,7 @@ def run(args):
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)
     _check_normal(clips, args)
-    from sk_asd.ensemble import adapt
+    from sk_asd.decisions import adapt
 
     n_jobs = [extractor.n_jobs for extractor in extractors(system)]
     devices = [network.device for network in networks(system)]

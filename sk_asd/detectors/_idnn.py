@@ -5,7 +5,7 @@ import torch
 from sk_asd.detectors._imdn import IMDNDetector
 
 
-class IDNN(IMDNDetector):
+class IDNNDetector(IMDNDetector):
     r"""Interpolation deep neural network: the centre frame of windows predicted from the others.
 
     :class:`IMDNDetector` with one component of unit variance: what it minimises is half the squared
@@ -86,9 +86,9 @@ class IDNN(IMDNDetector):
     Examples
     --------
     >>> import numpy as np
-    >>> from sk_asd.detectors import IDNN
+    >>> from sk_asd.detectors import IDNNDetector
     >>> X = np.random.default_rng(0).normal(size=(8, 4, 12)).astype("float32")
-    >>> IDNN(max_epochs=1, random_state=0).fit(X).score_samples(X).shape
+    >>> IDNNDetector(max_epochs=1, random_state=0).fit(X).score_samples(X).shape
     (8,)
     """
 

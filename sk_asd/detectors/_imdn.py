@@ -15,8 +15,8 @@ from sk_asd.detectors._interpolation import (
     MeanLoss,
 )
 from sk_asd.detectors._neural import NeuralDetector
-from sk_asd.networks import BinStandardizer
 from sk_asd.networks._mixture import MIXTURES, GaussianMixtureDensity
+from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._containers import is_labelled
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
@@ -38,7 +38,7 @@ class IMDNDetector(NeuralDetector):
     A network sees a window of frames without the one at its centre and predicts that one, not as
     numbers but as a density, a mixture of Gaussians. Where a normal sound cannot be predicted, the
     density is wide, and a deviation there counts little; this is what it has over the squared error
-    of interpolation (:class:`IDNN`). A clip's score is the log-likelihood of its frames.
+    of interpolation (:class:`IDNNDetector`). A clip's score is the log-likelihood of its frames.
 
     In training every clip gives one random window an epoch; at test time strided windows cover the
     clip.
@@ -130,7 +130,7 @@ class IMDNDetector(NeuralDetector):
 
     See Also
     --------
-    IDNN : One component of unit variance.
+    IDNNDetector : One component of unit variance.
     sk_asd.ensemble.GroupedDetector : One detector per section.
 
     Notes

@@ -14,7 +14,8 @@ from torch import nn
 
 from sk_asd.embedders._heads import LOSSES, ClassificationHead, HeadsLoss, RegressionHead
 from sk_asd.embedders._net import EmbeddingNet
-from sk_asd.networks import ECAPATDNN, BinStandardizer, Cnn6, MobileFaceNet
+from sk_asd.networks import ECAPATDNN, Cnn6, MobileFaceNet
+from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device

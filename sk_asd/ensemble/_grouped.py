@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_asd.detectors import KNNDetector
 from sk_asd.detectors._bank import known_clips, scores_only_before
 from sk_asd.ensemble._groups import (
+    BY,
     ByColumns,
     labels_of,
     rows_by_group,
@@ -42,8 +43,9 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
     detector : outlier detector, default=None
         Any detector with scikit-learn's interface, a Pipeline that ends in one, or a detector of
         PyOD; None is :class:`~sk_asd.detectors.KNNDetector`.
-    by : str or sequence of str, default="section"
-        Column, or columns whose combinations make the groups.
+    by : str or sequence of str, default=("machine", "section")
+        Column, or columns whose combinations make the groups. Of the default those
+        that are there are taken; of others, and of a list, all must be there.
     over : str, default=None
         Column known in training only, such as ``"domain"``: one detector per value within each
         group, of which the most normal answer counts at test time.
@@ -112,6 +114,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
     _state = (
+        "_by",
         "_labelled",
         "training_groups_",
         "_over",
@@ -126,7 +129,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
     def __init__(
         self,
         detector=None,
-        by="section",
+        by=BY,
         over=None,
         unseen="error",
         n_jobs=None,

@@ -11,11 +11,22 @@ from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table,
 from sk_asd.utils._sklearn import _num_samples
 from sk_asd.utils._text import composed
 
+# The default of `by`: those of the columns that are there. Of other columns all must be.
+BY = ("machine", "section")
+_LOST = " Transformers such as PCA lose the labels: wrap them in sk_asd.features.KeepLabels."
+
 
 class ByColumns:
-    """Mixin for estimators with the parameter `by`: a column, several, or None for one group."""
+    """Mixin for estimators with the parameter `by`: a column, several, or None for one group.
+
+    ``_by`` is a fitted attribute: the columns that were there in ``fit``.
+    """
 
     def _columns(self):
+        """Columns of the groups: before ``fit`` those of the parameter."""
+        return getattr(self, "_by", None) or self._asked()
+
+    def _asked(self):
         if self.by is None:
             return []
         return [self.by] if isinstance(self.by, str) else list(self.by)
@@ -67,24 +78,27 @@ class ByColumns:
         Raises
         ------
         ValueError
-            If only some of the columns are there, if a clip has no value, or if the labels are
-            missing that ``fit`` had.
+            If only some of the columns are there, unless they are those of the default in
+            ``fit``; if a clip has no value, or if the labels are missing that ``fit`` had.
         """
-        columns = self._columns()
+        columns = self._asked() if reset else self._columns()
         found = [c for c in columns if column_of(X, c) is not None]
-        if found and len(found) < len(columns):
+        if found and len(found) < len(columns) and not (reset and self.by == BY):
             raise ValueError(f"Of the columns by={columns} only {found} are there.")
+        if reset:
+            self._by = found or columns
         if columns and not found:
             hint = f"No column {columns} among the labels of the {type(X).__name__}"
+            lost = "" if is_labelled(X) or is_clip_table(X) else _LOST
             if not reset and self._labelled:
-                raise ValueError(f"{hint}, but the detector was fitted with it.")
+                raise ValueError(f"{hint}, but the detector was fitted with it.{lost}")
             if reset:
                 warnings.warn(
-                    f"{hint}: all clips make one group.", UserWarning, stacklevel=stacklevel
+                    f"{hint}: all clips make one group.{lost}", UserWarning, stacklevel=stacklevel
                 )
         if reset:
             self._labelled = bool(found)
-        return labels_of(X, columns) if self._labelled else one_group(X)
+        return labels_of(X, found) if self._labelled else one_group(X)
 
     def _check_container(self, X, reset):
         """Check a clip table or labelled array; tell whether `X` is one."""

@@ -188,7 +188,7 @@ def evaluation_table(normal, pseudo, by):
         for name in ("machine", "section", "domain"):
             values = column_of(X, name)
             table[name] = None if values is None else pd.Series(values, dtype=object)
-        if by and column_of(X, "section") is None and column_of(X, by[0]) is not None:
+        if by and column_of(X, "section") is None:
             table["section"] = [str(group) for group in labels_of(X, by)]
         parts.append(table)
     table = pd.concat(parts, ignore_index=True)

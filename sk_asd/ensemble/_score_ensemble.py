@@ -14,6 +14,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.ensemble._groups import (
+    BY,
     ByColumns,
     folds_of,
     one_group,
@@ -46,8 +47,9 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     weights : array-like of shape (n_members,), default=None
         One weight for every member, dropped ones included; not negative, and scaled to a sum of 1.
         None for uniform weights.
-    by : str or sequence of str or None, default="section"
-        Column, or columns whose combinations make the groups; None for one group.
+    by : str or sequence of str or None, default=("machine", "section")
+        Column, or columns whose combinations make the groups; None for one group. Of the default
+        those that are there are taken; of others, and of a list, all must be there.
     cv : int, splitter or None, default=None
         How to come by training scores. None takes those that a member gives: leave-one-out in
         ``training_scores_`` where it memorises its clips, else the scores of the clips that it was
@@ -147,6 +149,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         "memory": [str, HasMethods(["cache"]), None],
     }
     _state = (
+        "_by",
         "_labelled",
         "_keys",
         "_names",
@@ -166,7 +169,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         self,
         estimators,
         weights=None,
-        by="section",
+        by=BY,
         cv=None,
         unseen="error",
         contamination=0.1,

@@ -13,6 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.ensemble._grid_metrics import METRICS, GridMetric, metric_of
+from sk_asd.ensemble._groups import BY
 from sk_asd.ensemble._members import NamedMembers
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.ensemble._simplex import convex, grid_weights, normalized
@@ -61,8 +62,9 @@ class ScoreEnsembleCV(OutlierMixin, NamedMembers):
         Pseudo-anomalies. ``"other"``: held-out clips of other sections of the machine, or of other
         machines where it has one section, under the labels of the section. ``"perturbed"``: the
         held-out clips changed; see Notes.
-    by : str or sequence of str or None, default="section"
-        Groups within which scores are standardised; see :class:`ScoreEnsemble`.
+    by : str or sequence of str or None, default=("machine", "section")
+        Column, or columns whose combinations make the groups; None for one group. Of the default
+        those that are there are taken; of others, and of a list, all must be there.
     crossfit : int, splitter or None, default=None
         The parameter `cv` of :class:`ScoreEnsemble`.
     contamination : float, default=0.1
@@ -170,7 +172,7 @@ class ScoreEnsembleCV(OutlierMixin, NamedMembers):
         cv=None,
         labels="true",
         pseudo="other",
-        by="section",
+        by=BY,
         crossfit=None,
         contamination=0.1,
         threshold="quantile",

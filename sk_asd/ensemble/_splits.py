@@ -14,7 +14,7 @@ from sk_asd.ensemble._pseudo import (
     perturbed,
 )
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
-from sk_asd.utils._containers import take_clips
+from sk_asd.utils._containers import column_of, take_clips
 from sk_asd.utils._normal import is_anomaly, leave_out
 
 
@@ -114,7 +114,7 @@ def pseudo_split(ensemble, X, y, cv, pseudo, random_state):
     Split
         With a table of labels as `clips`.
     """
-    by = ensemble._columns()
+    by = [c for c in ensemble._columns() if column_of(X, c) is not None]
     rows = normal_training_rows(X, y)
     clips = take_clips(X, rows)
     seeds = random_state.randint(2**31 - 1, size=2)

@@ -29,7 +29,7 @@ from sk_asd.export._detectors import (
 from sk_asd.export._embedders import EmbedderLayer
 from sk_asd.export._features import AffineLayer, PoolingLayer, SpectrogramLayer
 from sk_asd.export._groups import Groups, thresholds
-from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
+from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.utils._system import each, inside, is_passthrough, joined, parts, unwrapped
 
@@ -158,7 +158,7 @@ class _Builder:
     def _step(self, step, where, flow):
         """Layer of a transformer, and what flows behind it."""
         check_is_fitted(step)
-        if isinstance(step, Labelled):
+        if isinstance(step, KeepLabels):
             step = step.transformer_
         if isinstance(step, _EXTRACTORS):
             _expect(flow, _Waveform, step, where)

@@ -108,8 +108,8 @@ def export_onnx(pipeline, path, *, clips=None, groups=None, opset=20, rtol=1e-4,
 
     **What is exported**: STFT, LogMel and Wav2Vec with a model of the first version, followed by
     TimePooling, SectionEmbedder or MultiHeadEmbedder with any network that torch can export;
-    StandardScaler and PCA, also in :class:`~sk_asd.features.Labelled`; KNNDetector and LOFDetector
-    with cosine or Euclidean distance, CosineDetector, MahalanobisDetector and
+    StandardScaler and PCA, also in :class:`~sk_asd.features.KeepLabels`; KNNDetector and
+    LOFDetector with cosine or Euclidean distance, CosineDetector, MahalanobisDetector and
     GaussianMixtureDetector; GroupedDetector; and ScoreEnsemble of such systems. Reading, resampling
     and bringing clips to one length stay outside, and so does ``unseen="pool"``: the graph knows
     the groups it lists.

@@ -1,9 +1,9 @@
 """Features of clips: from waveforms to arrays that carry the labels of their clips."""
 
-from sk_asd.features._labelled import Labelled
+from sk_asd.features._keep_labels import KeepLabels
 from sk_asd.features._logmel import LogMel
 from sk_asd.features._pooling import TimePooling
 from sk_asd.features._stft import STFT
 from sk_asd.features._wav2vec import Wav2Vec
 
-__all__ = ["STFT", "Labelled", "LogMel", "TimePooling", "Wav2Vec"]
+__all__ = ["STFT", "KeepLabels", "LogMel", "TimePooling", "Wav2Vec"]

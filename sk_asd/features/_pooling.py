@@ -7,7 +7,7 @@ from sklearn.base import TransformerMixin
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 
-from sk_asd.features._labelled import KeepLabels
+from sk_asd.features._keep_labels import LabelledOutput
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled, wrap
 from sk_asd.utils._sklearn import Interval, _check_feature_names_in, _fit_context
@@ -17,7 +17,7 @@ _BLOCK_BYTES = 4 * 2**20
 _STATISTICS = ("mean", "std", "max", "gwrp")
 
 
-class TimePooling(KeepLabels, TransformerMixin, BaseEstimator):
+class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
     """Statistics over the frames of every bin: from spectrograms to one vector a clip.
 
     Parameters

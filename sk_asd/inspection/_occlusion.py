@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sk_asd.embedders._base import BaseEmbedder, _pool
-from sk_asd.networks import BinStandardizer
+from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._containers import is_labelled, take_clips, wrap
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts

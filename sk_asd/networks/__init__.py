@@ -1,13 +1,7 @@
 """Plain :class:`torch.nn.Module` networks: embeddings, densities, reconstructions, heads."""
 
 from sk_asd.networks._adacos import SubclusterAdaCos
-from sk_asd.networks._aegan import (
-    AdaptiveLayerNorm,
-    AEGANDecoder,
-    AEGANDiscriminator,
-    AEGANEncoder,
-    AEGANGenerator,
-)
+from sk_asd.networks._aegan import AEGANDiscriminator, AEGANGenerator
 from sk_asd.networks._arcface import ArcFace
 from sk_asd.networks._augment import SpecAugment, mixup
 from sk_asd.networks._autoencoder import AutoEncoder
@@ -20,7 +14,6 @@ from sk_asd.networks._mixture import GaussianMixtureDensity
 from sk_asd.networks._mobilefacenet import MFNSE, MobileFaceNet
 from sk_asd.networks._mobilenetv2 import MobileNetV2
 from sk_asd.networks._pooling import WeightedStatisticPooling
-from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.networks._wav2vec import Wav2Vec1
 
 __all__ = [
@@ -28,14 +21,10 @@ __all__ = [
     "IGNN",
     "LRCGNN",
     "MFNSE",
-    "AEGANDecoder",
     "AEGANDiscriminator",
-    "AEGANEncoder",
     "AEGANGenerator",
-    "AdaptiveLayerNorm",
     "ArcFace",
     "AutoEncoder",
-    "BinStandardizer",
     "Cnn6",
     "ConditionalFlow",
     "DFNet",

@@ -20,7 +20,7 @@ class BinStandardizer(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from sk_asd.networks import BinStandardizer
+    >>> from sk_asd.networks._standardize import BinStandardizer
     >>> layer = BinStandardizer(torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0]))
     >>> layer(torch.tensor([[[3.0], [4.0]]]))
     tensor([[[1.],

@@ -21,7 +21,16 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.model_selection import BaseCrossValidator, BaseShuffleSplit
 
-from sk_asd import detectors, embedders, ensemble, features, metrics, model_selection, networks
+from sk_asd import (
+    detectors,
+    domains,
+    embedders,
+    ensemble,
+    features,
+    metrics,
+    model_selection,
+    networks,
+)
 
 # Attributes that the fit of a search sets. `scorer_`, a function, is made anew.
 _SEARCH = (
@@ -101,7 +110,7 @@ def _public(module, base=object):
 def made():
     """Classes that are called with the parameters in a file, by public name."""
     table = {}
-    for room in (detectors, embedders, ensemble, features):
+    for room in (detectors, domains, embedders, ensemble, features):
         table |= _public(room, BaseEstimator)
     table |= _public(model_selection)
     table |= _public(sklearn.model_selection, BaseCrossValidator | BaseShuffleSplit)

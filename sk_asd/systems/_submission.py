@@ -4,12 +4,8 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 
 from sk_asd.detectors import GaussianMixtureDetector
-from sk_asd.ensemble import (
-    Cnn6Classifier,
-    DomainClassifier,
-    DomainNormalizedDetector,
-    ScoreEnsemble,
-)
+from sk_asd.domains import Cnn6Classifier, DomainClassifier, DomainNormalizedDetector
+from sk_asd.ensemble import ScoreEnsemble
 from sk_asd.features import LogMel
 from sk_asd.systems._classification import make_mhcr, make_sc, make_sc_wav2vec
 from sk_asd.systems._common import check_choice
@@ -138,7 +134,7 @@ def make_submission(
     Notes
     -----
     Members are the Pipelines of their builders; those of number 1 are a
-    :class:`~sk_asd.ensemble.DomainNormalizedDetector` of them each, with statistics of the training
+    :class:`~sk_asd.domains.DomainNormalizedDetector` of them each, with statistics of the training
     clips.
 
     The report does not say which two or three subsystems make submission-3. Here they are the three

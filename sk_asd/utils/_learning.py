@@ -18,7 +18,7 @@ def why_not_learn(detector):
         return detector._why_not_learn()
     name = type(detector).__name__
     if hasattr(detector, "steps"):
-        return "a Pipeline has no partial_fit; sk_asd.ensemble.adapt updates its last step"
+        return "a Pipeline has no partial_fit; sk_asd.decisions.adapt updates its last step"
     if {"device", "max_epochs"} <= set(getattr(detector, "get_params", dict)()):
         return f"{name} trains a network, which a few clips more would mean to train again"
     return f"{name} keeps no training clips, and cannot be fitted again without them"

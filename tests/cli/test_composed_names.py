@@ -9,7 +9,8 @@ import pytest
 
 from sk_asd.datasets import load_clips
 from sk_asd.datasets._audio import write_audio
-from sk_asd.ensemble import GroupedDetector, adapt
+from sk_asd.decisions import adapt
+from sk_asd.ensemble import GroupedDetector
 from sk_asd.metrics import read_submission, write_submission
 
 SR = 2000

@@ -14,7 +14,8 @@ from sk_asd import systems
 from sk_asd.cli._models import extractors, load_model, networks, read_header
 from sk_asd.cli._run_protocols import PROTOCOLS
 from sk_asd.datasets import load_clips, make_machine_sounds
-from sk_asd.ensemble import DomainClassifier, DomainNormalizedDetector, ScoreEnsemble
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
+from sk_asd.ensemble import ScoreEnsemble
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import dcase_score, dcase_scores
 from sk_asd.systems import make_pooling

@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 
 from sk_asd.decisions import predict_pvalue
 from sk_asd.detectors import KNNDetector, MahalanobisDetector
-from sk_asd.ensemble import DomainNormalizedDetector, GroupedDetector, ScoreEnsemble
+from sk_asd.domains import DomainNormalizedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 
 KNN = KNNDetector(metric="euclidean")
 

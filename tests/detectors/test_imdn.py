@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
-from sk_asd.detectors._idnn import IDNN
+from sk_asd.detectors._idnn import IDNNDetector
 from sk_asd.detectors._imdn import IMDNDetector
 from sk_asd.detectors._interpolation import InterpolationDensity
 from sk_asd.ensemble import GroupedDetector
@@ -165,11 +165,11 @@ class TestIDNN:
         params = {"max_epochs": 3, "batch_size": 16, "random_state": 0}
         same = IMDNDetector("mlp", n_frames=5, window_hop=1, n_components=1, scale="unit", **params)
         np.testing.assert_array_equal(
-            IDNN(**params).fit(X).score_samples(X), same.fit(X).score_samples(X)
+            IDNNDetector(**params).fit(X).score_samples(X), same.fit(X).score_samples(X)
         )
 
     def test_equals_a_plain_network_trained_by_squared_error(self, X):
-        detector = IDNN(max_epochs=5, batch_size=8, random_state=0).fit(X)
+        detector = IDNNDetector(max_epochs=5, batch_size=8, random_state=0).fit(X)
         # The same first weights and the same windows.
         _, stream, generator = detector._training_setup()
         with stream.active():
@@ -199,10 +199,10 @@ class TestIDNN:
         )
 
     def test_other_networks_and_errors(self, X):
-        detector = IDNN("ignn", n_frames=None, max_epochs=1, module__hidden=8).fit(X)
+        detector = IDNNDetector("ignn", n_frames=None, max_epochs=1, module__hidden=8).fit(X)
         assert detector.net_.module_.density.n_outputs == N_BINS
         with pytest.raises(TypeError, match="unexpected keyword argument 'n_components'"):
-            IDNN(n_components=2)
+            IDNNDetector(n_components=2)
 
 
 class TestScores:

@@ -19,7 +19,8 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.ensemble import DomainNormalizedDetector, GroupedDetector, ScoreEnsemble
+from sk_asd.domains import DomainNormalizedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 
 DETECTORS = [
     KNNDetector(),

@@ -34,7 +34,7 @@ def X():
 
 
 def test_each_section_has_its_own_detector(X):
-    detector = GroupedDetector(MahalanobisDetector()).fit(X)
+    detector = GroupedDetector(MahalanobisDetector(), by="section").fit(X)
     first = MahalanobisDetector().fit(X.values[:20])
     second = MahalanobisDetector().fit(X.values[20:])
     np.testing.assert_allclose(detector.score_samples(X)[:20], first.score_samples(X.values[:20]))
@@ -53,7 +53,7 @@ def test_each_section_has_its_own_detector(X):
 
 
 def test_rows_in_any_order(X):
-    detector = GroupedDetector().fit(X)
+    detector = GroupedDetector(by="section").fit(X)
     order = np.random.default_rng(0).permutation(len(X))
     np.testing.assert_allclose(
         detector.score_samples(X[order]), detector.score_samples(X)[order], atol=1e-12
@@ -71,16 +71,42 @@ def test_columns_of_a_frame_are_no_features(X):
     frame = pd.DataFrame(X.values, columns=list("abcd")).assign(
         section=X.section.values, domain=X.domain.values
     )
-    detector = GroupedDetector(CosineDetector(), over="domain").fit(frame)
+    detector = GroupedDetector(CosineDetector(), over="domain", by="section").fit(frame)
     assert detector.n_features_in_ == 4
     np.testing.assert_allclose(
         detector.score_samples(frame.drop(columns="domain")),
-        GroupedDetector(CosineDetector(), over="domain").fit(X).score_samples(X),
+        GroupedDetector(CosineDetector(), over="domain", by="section").fit(X).score_samples(X),
     )
 
 
+def test_groups_by_default(X):
+    """Machine and section, those of them that are there."""
+    detector = GroupedDetector().fit(X)
+    assert set(detector.detectors_) == {(m, s) for m in ("fan", "valve") for s in ("00", "01")}
+    with pytest.raises(ValueError, match=r"by=\['machine', 'section'\] only \['section'\] are"):
+        detector.score_samples(X.drop_vars("machine"))
+    for missing, values in (("machine", {"00", "01"}), ("section", {"fan", "valve"})):
+        detector = GroupedDetector().fit(X.drop_vars(missing))
+        assert set(detector.detectors_) == values
+        scores = detector.score_samples(X.drop_vars(missing))
+        np.testing.assert_array_equal(detector.score_samples(X), scores)
+        (by,) = {"machine", "section"} - {missing}
+        np.testing.assert_array_equal(GroupedDetector(by=by).fit(X).score_samples(X), scores)
+    with pytest.warns(UserWarning, match="all clips make one group"):
+        assert set(GroupedDetector().fit(X.drop_vars(["machine", "section"])).detectors_) == {None}
+    for by in (["machine", "section"], ("section", "place"), ("section", "machine")):
+        with pytest.raises(ValueError, match=r"only \['section'\] are there"):
+            GroupedDetector(by=by).fit(X.drop_vars("machine"))
+
+
+def test_refit_finds_the_columns_anew(X):
+    detector = GroupedDetector().fit(X.drop_vars("machine"))
+    assert len(detector.fit(X).detectors_) == 4
+    assert set(detector.set_params(by="machine").fit(X).detectors_) == {"fan", "valve"}
+
+
 def test_over_takes_the_most_normal_answer(X):
-    detector = GroupedDetector(MahalanobisDetector(), over="domain").fit(X)
+    detector = GroupedDetector(MahalanobisDetector(), over="domain", by="section").fit(X)
     assert set(detector.detectors_["01"]) == {"source", "target"}
     source = MahalanobisDetector().fit(X.values[20:35])
     target = MahalanobisDetector().fit(X.values[35:])
@@ -95,8 +121,8 @@ def test_over_takes_the_most_normal_answer(X):
 
 def test_nearest_neighbour_over_domains_is_nearest_of_all(X):
     """The minimum of two minima; a case with a known answer."""
-    pooled = GroupedDetector(KNNDetector(metric="euclidean")).fit(X)
-    split = GroupedDetector(KNNDetector(metric="euclidean"), over="domain").fit(X)
+    pooled = GroupedDetector(KNNDetector(metric="euclidean"), by="section").fit(X)
+    split = GroupedDetector(KNNDetector(metric="euclidean"), over="domain", by="section").fit(X)
     new = X.copy(data=X.values + 0.3)
     np.testing.assert_allclose(pooled.score_samples(new), split.score_samples(new))
 
@@ -104,23 +130,23 @@ def test_nearest_neighbour_over_domains_is_nearest_of_all(X):
 def test_unseen_section(X):
     new = X.assign_coords(section=("clip", np.full(40, "07", dtype=object)))
     with pytest.raises(ValueError, match=r"section='07' was not seen.*\['00', '01'\]"):
-        GroupedDetector().fit(X).score_samples(new)
-    detector = GroupedDetector(MahalanobisDetector(), unseen="pool").fit(X)
+        GroupedDetector(by="section").fit(X).score_samples(new)
+    detector = GroupedDetector(MahalanobisDetector(), unseen="pool", by="section").fit(X)
     pooled = MahalanobisDetector().fit(X.values)
     np.testing.assert_allclose(detector.score_samples(new), pooled.score_samples(X.values))
     np.testing.assert_allclose(detector.decision_function(new), pooled.decision_function(X.values))
 
 
 def test_lost_labels_are_never_silent(X):
-    with pytest.warns(UserWarning, match=r"No column \['section'\] among the labels of the ndarr"):
-        detector = GroupedDetector().fit(X.values)
+    with pytest.warns(UserWarning, match=r"No column \['section'\] among .* ndarray.*KeepLabels"):
+        detector = GroupedDetector(by="section").fit(X.values)
     assert list(detector.detectors_) == [None]
     expected = KNNDetector().fit(X.values).score_samples(X.values)
     np.testing.assert_allclose(detector.score_samples(X.values), expected, atol=1e-12)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fitted = GroupedDetector().fit(X)
-        with pytest.raises(ValueError, match=r"No column .* but the detector was fitted with it"):
+        fitted = GroupedDetector(by="section").fit(X)
+        with pytest.raises(ValueError, match=r"No column .* was fitted with it.* in .*KeepLabels"):
             fitted.score_samples(X.values)
 
 
@@ -128,12 +154,12 @@ def test_missing_label(X):
     section = X.section.values.copy()
     section[3] = None
     with pytest.raises(ValueError, match=r"'section' has no value for 1 of 40 .* position 3"):
-        GroupedDetector().fit(X.assign_coords(section=("clip", section)))
+        GroupedDetector(by="section").fit(X.assign_coords(section=("clip", section)))
 
 
 def test_error_names_the_group(X):
     with pytest.raises(ValueError, match=r"Group section='01' \(target\): n_neighbors=6"):
-        GroupedDetector(KNNDetector(6), over="domain").fit(X[20:])
+        GroupedDetector(KNNDetector(6), over="domain", by="section").fit(X[20:])
 
 
 @pytest.mark.parametrize(
@@ -148,7 +174,7 @@ def test_error_names_the_group(X):
     ids=lambda d: type(d).__name__,
 )
 def test_any_outlier_detector(X, detector):
-    grouped = GroupedDetector(detector).fit(X)
+    grouped = GroupedDetector(detector, by="section").fit(X)
     normal, anomaly = X[20:], X[20:].copy(data=X.values[20:] + [30, -30, 0, 0])
     assert grouped.score_samples(normal).mean() > grouped.score_samples(anomaly).mean()
     assert (grouped.predict(anomaly) == -1).all()
@@ -157,47 +183,49 @@ def test_any_outlier_detector(X, detector):
 
 
 def test_pyod_in_a_pipeline_keeps_its_sign(X):
-    grouped = GroupedDetector(make_pipeline(StandardScaler(), PyODKNN())).fit(X)
-    bare = GroupedDetector(PyODKNN()).fit(X)
+    grouped = GroupedDetector(make_pipeline(StandardScaler(), PyODKNN()), by="section").fit(X)
+    bare = GroupedDetector(PyODKNN(), by="section").fit(X)
     anomaly = X.copy(data=X.values * 3)
-    nested = GroupedDetector(make_pipeline(PCA(), make_pipeline(StandardScaler(), PyODKNN())))
+    nested = GroupedDetector(
+        make_pipeline(PCA(), make_pipeline(StandardScaler(), PyODKNN())), by="section"
+    )
     for detector in (grouped, bare, nested.fit(X)):
         assert detector.score_samples(X).mean() > detector.score_samples(anomaly).mean()
         assert detector.training_scores_.mean() < 0
 
 
 def test_lof_training_scores_are_those_of_inliers(X):
-    grouped = GroupedDetector(LocalOutlierFactor(4, novelty=True)).fit(X)
+    grouped = GroupedDetector(LocalOutlierFactor(4, novelty=True), by="section").fit(X)
     expected = LocalOutlierFactor(4).fit(X.values[:20]).negative_outlier_factor_
     np.testing.assert_array_equal(grouped.training_scores_[:20], expected)
 
 
 def test_parallel_fit_is_the_same(X):
-    a = GroupedDetector(MahalanobisDetector()).fit(X)
-    b = GroupedDetector(MahalanobisDetector(), n_jobs=2).fit(X)
+    a = GroupedDetector(MahalanobisDetector(), by="section").fit(X)
+    b = GroupedDetector(MahalanobisDetector(), n_jobs=2, by="section").fit(X)
     np.testing.assert_array_equal(a.score_samples(X), b.score_samples(X))
 
 
 def test_nested_parameters(X):
-    grouped = GroupedDetector(KNNDetector()).set_params(detector__n_neighbors=3)
+    grouped = GroupedDetector(KNNDetector(), by="section").set_params(detector__n_neighbors=3)
     assert grouped.fit(X).detectors_["00"].n_neighbors == 3
 
 
 def test_offset_of_several_groups(X):
     with pytest.raises(AttributeError, match="offsets_"):
-        _ = GroupedDetector().fit(X).offset_
+        _ = GroupedDetector(by="section").fit(X).offset_
 
 
 def test_anomalies_among_the_training_clips(X):
     label = np.array(["normal"] * 37 + ["anomaly"] * 3, dtype=object)
     with pytest.warns(UserWarning, match="3 of 40 training clips are labelled as anomalies"):
-        GroupedDetector().fit(X.assign_coords(label=("clip", label)))
+        GroupedDetector(by="section").fit(X.assign_coords(label=("clip", label)))
 
 
 def test_groups_within_groups(X):
     inner = GroupedDetector(by="machine")
     with pytest.raises(ValueError, match="with several groups cannot stand inside another"):
-        GroupedDetector(inner).fit(X)
+        GroupedDetector(inner, by="section").fit(X)
 
 
 @pytest.mark.filterwarnings("ignore:No column:UserWarning")

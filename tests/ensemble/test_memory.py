@@ -55,9 +55,9 @@ def test_other_parameters_and_clips_are_other_results(clips, train, tmp_path):
     ensemble = ScoreEnsemble(members(log, "a"), memory=joblib.Memory(tmp_path, verbose=0))
     ensemble.fit(train)
     ensemble.set_params(a__column="b").fit(train)
-    assert ensemble.means_["00"] == pytest.approx(train["b"][train.section == "00"].mean())
+    assert ensemble.means_["fan", "00"] == pytest.approx(train["b"][train.section == "00"].mean())
     ensemble.fit(train.assign(b=0.5 * train["b"]))
-    assert ensemble.scales_["00"] == pytest.approx(train["b"][:12].std(ddof=0) / 2)
+    assert ensemble.scales_["fan", "00"] == pytest.approx(train["b"][:12].std(ddof=0) / 2)
     ensemble.set_params(cv=2).fit(train)
     assert [line for line in logged(log) if line.startswith("fit")] == ["fit a"] + 5 * ["fit b"]
     # The index is no content.

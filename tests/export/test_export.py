@@ -32,7 +32,7 @@ from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.export import _onnx, export_onnx
 from sk_asd.export._mirror import Mirror
-from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
+from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.metrics import anomaly_score
 from sk_asd.systems import make_pooling, make_sc
 
@@ -220,13 +220,13 @@ def test_one_group_of_an_ensemble_with_clips_of_its_own(train, test, tmp_path, r
     [
         (LocalOutlierFactor(n_neighbors=3, novelty=True), "LocalOutlierFactor .* none of the"),
         (KNNDetector(metric="cityblock"), "KNNDetector .* its metric is 'cityblock'"),
-        (make_pipeline(Labelled(MinMaxScaler()), KNNDetector()), "MinMaxScaler .* none of the"),
+        (make_pipeline(KeepLabels(MinMaxScaler()), KNNDetector()), "MinMaxScaler .* none of the"),
     ],
 )
 def test_detectors_that_are_refused(train, tmp_path, detector, message):
     feature = LogMel(n_fft=512, n_mels=16)
     system = make_pooling(feature=feature, detector=detector, by="machine").fit(train)
-    with pytest.raises(ValueError, match=r"^detector / fan( / labelled)?: " + message):
+    with pytest.raises(ValueError, match=r"^detector / fan( / keeplabels)?: " + message):
         export_onnx(system, tmp_path / "model.onnx")
     assert not list(tmp_path.iterdir())
 

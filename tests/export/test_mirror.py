@@ -18,7 +18,7 @@ from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.export._embedders import EmbedderLayer, PReLULayer
 from sk_asd.export._features import PoolingLayer, SpectrogramLayer
-from sk_asd.features import STFT, Labelled, LogMel, TimePooling, Wav2Vec
+from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.metrics import anomaly_score
 from sk_asd.systems import make_pooling
 
@@ -147,10 +147,10 @@ def test_vectors_of_length_zero(test, mirrored):
 @pytest.mark.parametrize(
     "steps",
     [
-        (Labelled(StandardScaler()),),
-        (Labelled(PCA(4)),),
-        (Labelled(StandardScaler(with_mean=False)), Labelled(PCA(4, whiten=True))),
-        ("passthrough", Labelled(StandardScaler(with_std=False))),
+        (KeepLabels(StandardScaler()),),
+        (KeepLabels(PCA(4)),),
+        (KeepLabels(StandardScaler(with_mean=False)), KeepLabels(PCA(4, whiten=True))),
+        ("passthrough", KeepLabels(StandardScaler(with_std=False))),
     ],
 )
 def test_scalers(train, test, mirrored, steps):
@@ -169,7 +169,7 @@ def test_ensembles(train, test, mirrored):
         ("machine", GroupedDetector(KNNDetector(), by="machine")),
         ("none", CosineDetector()),
         ("gone", LOFDetector()),
-        ("pipeline", make_pipeline(Labelled(PCA(3)), GroupedDetector(by=["section", "machine"]))),
+        ("pipeline", make_pipeline(KeepLabels(PCA(3)), GroupedDetector(by=["section", "machine"]))),
     ]
     by = ["machine", "section"]
     inner = ScoreEnsemble(members, (0.5, 0.2, 0.2, 0.1), by=by).set_params(gone="drop")

@@ -9,14 +9,14 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from sk_asd.features import Labelled, LogMel, TimePooling
+from sk_asd.features import KeepLabels, LogMel, TimePooling
 
 
 @parametrize_with_checks(
     [
         TimePooling(statistics=("mean", "std", "max", "gwrp"), r=0.5),
-        Labelled(StandardScaler()),
-        Labelled(PCA(n_components=1)),
+        KeepLabels(StandardScaler()),
+        KeepLabels(PCA(n_components=1)),
     ]
 )
 def test_scikit_learn(estimator, check):
@@ -32,7 +32,7 @@ def test_pipeline(tmp_path, memory):
     pipeline = make_pipeline(
         LogMel(n_fft=512, hop_length=256, n_mels=32),
         TimePooling(),
-        Labelled(StandardScaler()),
+        KeepLabels(StandardScaler()),
         OneClassSVM(nu=0.1),
         memory=str(tmp_path) if memory else None,
     )

@@ -23,7 +23,7 @@ from sk_asd.detectors import (
 )
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.features import Labelled, TimePooling, Wav2Vec
+from sk_asd.features import KeepLabels, TimePooling, Wav2Vec
 from sk_asd.inspection import anomaly_map
 from sk_asd.inspection._pooled import parts_over_time
 from sk_asd.networks import Wav2Vec1
@@ -192,7 +192,7 @@ def test_occlusion_with_the_mean_of_the_clip_subtracted(features):
 
 
 def test_occlusion_of_any_other_steps(features):
-    scaled = make_pipeline(TimePooling(("max",)), Labelled(StandardScaler()), LOFDetector(3))
+    scaled = make_pipeline(TimePooling(("max",)), KeepLabels(StandardScaler()), LOFDetector(3))
     pipeline = scaled.fit(features)
     X = features[:2].copy()
     X[0, 3, 7] += 20

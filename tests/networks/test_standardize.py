@@ -2,7 +2,7 @@
 
 import torch
 
-from sk_asd.networks import BinStandardizer
+from sk_asd.networks._standardize import BinStandardizer
 
 
 def test_standardises_every_bin():

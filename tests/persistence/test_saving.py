@@ -30,10 +30,10 @@ from torch import nn
 import sk_asd
 from sk_asd import _versions
 from sk_asd.datasets import make_machine_sounds
-from sk_asd.detectors import IDNN, KNNDetector, LOFDetector, MahalanobisDetector
+from sk_asd.detectors import IDNNDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.embedders import SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
-from sk_asd.features import Labelled, LogMel, TimePooling, Wav2Vec
+from sk_asd.features import KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.metrics import dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
 from sk_asd.networks import Cnn6, SpecAugment
@@ -234,7 +234,7 @@ def test_places_of_a_machine_are_left_out(path, tmp_path):
 
 def test_a_loaded_network_is_trained_as_any(path):
     X = make_inputs("features")[0]
-    network = IDNN(n_frames=None, max_epochs=1, random_state=0).fit(X)
+    network = IDNNDetector(n_frames=None, max_epochs=1, random_state=0).fit(X)
     loaded = round_trip(network, path)
     for again in (network, loaded):
         again.set_params(warm_start=True).fit(X)
@@ -373,9 +373,9 @@ def test_search_of_weights(path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_transformers_that_keep_labels(path):
-    """A fitted `Labelled` knows the bins of what it was fitted on."""
+    """A fitted `KeepLabels` knows the bins of what it was fitted on."""
     train, test = sounds()
-    steps = TimePooling(), Labelled(PCA(2)), MahalanobisDetector()
+    steps = TimePooling(), KeepLabels(PCA(2)), MahalanobisDetector()
     system = make_pipeline(LogMel(n_fft=512, n_mels=16), *steps).fit(train)
     loaded = round_trip(system, path)
     np.testing.assert_array_equal(loaded.score_samples(test), system.score_samples(test))
@@ -386,7 +386,7 @@ def test_transformers_that_keep_labels(path):
 def test_trained_elsewhere(path):
     """A network whose device is not here computes on the CPU, and says so."""
     X = make_inputs("features")[0]
-    network = IDNN(n_frames=None, max_epochs=1, random_state=0, device="cpu").fit(X)
+    network = IDNNDetector(n_frames=None, max_epochs=1, random_state=0, device="cpu").fit(X)
     expected = network.score_samples(X)
     loaded = round_trip(network.set_params(device="cuda:99"), path)
     assert {p.device.type for p in loaded.net_.module_.parameters()} == {"cpu"}

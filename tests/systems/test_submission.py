@@ -8,7 +8,7 @@ import pytest
 from sklearn.base import clone
 
 from sk_asd.datasets import make_machine_sounds
-from sk_asd.ensemble import DomainNormalizedDetector
+from sk_asd.domains import DomainNormalizedDetector
 from sk_asd.systems import _submission, make_sc, make_submission
 from sk_asd.systems._report_results import REPORT_RESULTS
 from sk_asd.systems._submission import DECAY

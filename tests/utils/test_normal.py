@@ -14,18 +14,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_asd.datasets import load_clips, make_machine_sounds
+from sk_asd.decisions import adapt
 from sk_asd.detectors import AutoEncoderDetector, KNNDetector, MahalanobisDetector
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
-from sk_asd.ensemble import (
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-    adapt,
-    simplex_grid,
-)
-from sk_asd.features import Labelled, LogMel, TimePooling
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV, simplex_grid
+from sk_asd.features import KeepLabels, LogMel, TimePooling
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
 from sk_asd.systems import make_pooling
@@ -192,7 +186,7 @@ def test_features_in_a_frame(values, words, detector):
             [("knn", KNNDetector(metric="euclidean")), ("forest", IsolationForest(random_state=0))]
         ),
         ScoreEnsemble(
-            [("knn", make_pipeline(Labelled(StandardScaler()), KNNDetector(metric="euclidean")))],
+            [("knn", make_pipeline(KeepLabels(StandardScaler()), KNNDetector(metric="euclidean")))],
             cv=3,
         ),
         DomainNormalizedDetector(
@@ -225,7 +219,7 @@ def test_partial_fit(values):
 def test_transformers(values):
     X = labelled(values, labels())
     with pytest.warns(UserWarning, match=SAID):
-        Z = Labelled(PCA(2)).fit_transform(X)
+        Z = KeepLabels(PCA(2)).fit_transform(X)
     expected = PCA(2).fit(values[NORMAL]).transform(values)
     np.testing.assert_allclose(Z, expected)  # all clips come out, with their labels
     assert (Z.coords["label"] == labels()).all()

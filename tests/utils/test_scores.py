@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from sk_asd.datasets import make_machine_sounds
-from sk_asd.decisions import false_alarms_per_day, predict_pvalue, set_threshold
+from sk_asd.decisions import adapt, false_alarms_per_day, predict_pvalue, set_threshold
 from sk_asd.detectors import (
     CosineDetector,
     GaussianMixtureDetector,
@@ -23,14 +23,8 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.ensemble import (
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-    adapt,
-)
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import anomaly_score, dcase_score, dcase_scores
 from sk_asd.utils._scores import checked_scores

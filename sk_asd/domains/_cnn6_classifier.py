@@ -10,7 +10,8 @@ from sklearn.utils.validation import check_consistent_length, check_is_fitted, c
 from torch import nn
 
 from sk_asd.embedders._net import EmbeddingNet
-from sk_asd.networks import BinStandardizer, Cnn6
+from sk_asd.networks import Cnn6
+from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled
 from sk_asd.utils._labels import clip_labels
@@ -113,7 +114,7 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
     Examples
     --------
     >>> import numpy as np
-    >>> from sk_asd.ensemble import Cnn6Classifier
+    >>> from sk_asd.domains import Cnn6Classifier
     >>> X = np.random.default_rng(0).normal(size=(40, 8, 16)).astype("float32")
     >>> y = np.array(["a"] * 35 + ["b"] * 5)
     >>> X[35:, 2] += 3

@@ -13,16 +13,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-import sk_asd.ensemble._domain_normalized as module
+import sk_asd.domains._domain_normalized as module
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import KNNDetector, MahalanobisDetector
-from sk_asd.ensemble import (
-    Cnn6Classifier,
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-)
+from sk_asd.domains import Cnn6Classifier, DomainClassifier, DomainNormalizedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import dcase_scores
 
@@ -273,7 +268,7 @@ def test_default_parts(train):
     detector = DomainNormalizedDetector(random_state=0).fit(train[46:52])
     assert isinstance(detector.detector_, GroupedDetector)
     assert isinstance(detector.domain_classifier_, DomainClassifier)
-    assert detector.domain_classifier_.by == "section"
+    assert detector.domain_classifier_.by == detector.by
 
 
 @pytest.fixture
@@ -374,8 +369,8 @@ def test_planted_domain_difference():
     before = dcase_scores(test, plain.fit(train).score_samples(test)).iloc[0]
     after = dcase_scores(test, normalized.fit(train).score_samples(test)).iloc[0]
     classifier = normalized.domain_classifier_[-1]
-    assert classifier.active_ == {"00": True}
-    assert classifier.auc_["00"] > 0.9
+    assert classifier.active_ == {("fan", "00"): True}
+    assert classifier.auc_["fan", "00"] > 0.9
     assert after.auc_target > before.auc_target + 0.1
     assert after.hmean > before.hmean
 
@@ -385,7 +380,7 @@ def test_no_domain_difference():
     train, test = machine(difference=False)
     plain, normalized = systems()
     normalized.fit(train)
-    assert normalized.domain_classifier_[-1].active_ == {"00": False}
+    assert normalized.domain_classifier_[-1].active_ == {("fan", "00"): False}
     own = plain.fit(train)[-1].training_scores_
     expected = (plain.score_samples(test) - own.mean()) / own.std()
     np.testing.assert_array_equal(normalized.score_samples(test), expected)

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import sk_asd
 from sk_asd.datasets import make_machine_sounds
-from sk_asd.decisions import set_threshold
+from sk_asd.decisions import adapt, set_threshold
 from sk_asd.detectors import (
     AutoEncoderDetector,
     CosineDetector,
@@ -28,15 +28,9 @@ from sk_asd.detectors import (
     MahalanobisDetector,
     WSPFlowDetector,
 )
+from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.embedders import SectionEmbedder
-from sk_asd.ensemble import (
-    DomainClassifier,
-    DomainNormalizedDetector,
-    GroupedDetector,
-    ScoreEnsemble,
-    ScoreEnsembleCV,
-    adapt,
-)
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.systems import make_pooling
 
@@ -219,8 +213,11 @@ def test_again_and_again_and_after_pickle(train, tmp_path):
 
 
 def test_a_search_adapts_its_best(train, ten):
+    train, ten = (
+        X.assign_coords(machine=("clip", np.full(len(X), "fan", dtype=object)))
+        for X in (train, ten)
+    )
     clips = train.assign_coords(
-        machine=("clip", np.full(160, "fan", dtype=object)),
         split=("clip", np.where(np.arange(160) % 4, "train", "test")),
         label=("clip", np.where(np.arange(160) % 8, "normal", "anomaly")),
     )

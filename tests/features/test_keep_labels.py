@@ -1,4 +1,4 @@
-"""Labelled around transformers of scikit-learn."""
+"""KeepLabels around transformers of scikit-learn."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 
-from sk_asd.features import Labelled
+from sk_asd.features import KeepLabels
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def X(values):
 
 
 def test_one_to_one_keeps_everything(X, values):
-    Z = Labelled(StandardScaler()).fit_transform(X)
+    Z = KeepLabels(StandardScaler()).fit_transform(X)
     xr.testing.assert_allclose(Z, X.copy(data=StandardScaler().fit_transform(values)))
     assert Z.dims == ("clip", "mel")
     np.testing.assert_array_equal(Z.mel, X.mel)
@@ -46,7 +46,7 @@ def test_one_to_one_keeps_everything(X, values):
 @pytest.mark.parametrize("n_components", [2, 6])
 def test_new_features_have_a_dimension_of_their_own(X, values, n_components):
     # As many components as bins are still no bins.
-    Z = Labelled(PCA(n_components, svd_solver="full")).fit_transform(X)
+    Z = KeepLabels(PCA(n_components, svd_solver="full")).fit_transform(X)
     assert Z.dims == ("clip", "feature")
     assert Z.feature.values.tolist() == [f"pca{i}" for i in range(n_components)]
     np.testing.assert_array_equal(Z.vel, X.vel)
@@ -54,17 +54,17 @@ def test_new_features_have_a_dimension_of_their_own(X, values, n_components):
 
 
 def test_transformers_without_names(X, values):
-    halves = Labelled(FunctionTransformer(lambda a: a[:, :3])).fit_transform(X)
+    halves = KeepLabels(FunctionTransformer(lambda a: a[:, :3])).fit_transform(X)
     assert halves.dims == ("clip", "feature")
     assert "feature" not in halves.coords
-    squares = Labelled(FunctionTransformer(np.square)).fit_transform(X)
+    squares = KeepLabels(FunctionTransformer(np.square)).fit_transform(X)
     assert squares.dims == ("clip", "mel")
     np.testing.assert_array_equal(squares.values, values**2)
-    assert not hasattr(Labelled(FunctionTransformer(np.square)), "get_feature_names_out")
+    assert not hasattr(KeepLabels(FunctionTransformer(np.square)), "get_feature_names_out")
 
 
 def test_plain_in_plain_out(values):
-    labelled = Labelled(PCA(2)).fit(values)
+    labelled = KeepLabels(PCA(2)).fit(values)
     np.testing.assert_array_equal(labelled.transform(values), PCA(2).fit(values).transform(values))
     frame = pd.DataFrame(values, columns=list("abcdef"))
     assert type(labelled.fit_transform(frame)) is np.ndarray
@@ -73,20 +73,20 @@ def test_plain_in_plain_out(values):
 
 
 def test_fit_does_not_touch_the_parameter(X):
-    labelled = Labelled(StandardScaler()).fit(X)
+    labelled = KeepLabels(StandardScaler()).fit(X)
     assert not hasattr(labelled.transformer, "mean_")
     np.testing.assert_allclose(labelled.transformer_.mean_, X.values.mean(axis=0))
 
 
 def test_inverse(X):
-    labelled = Labelled(PCA(6)).fit(X)
+    labelled = KeepLabels(PCA(6)).fit(X)
     back = labelled.inverse_transform(labelled.transform(X))
     assert back.dims == ("clip", "mel")
     xr.testing.assert_allclose(back, X)
     np.testing.assert_allclose(
         labelled.inverse_transform(labelled.transform(X.values)), X.values, atol=1e-12
     )
-    assert not hasattr(Labelled(SelectNone()), "inverse_transform")
+    assert not hasattr(KeepLabels(SelectNone()), "inverse_transform")
 
 
 class SelectNone(FunctionTransformer):
@@ -95,42 +95,42 @@ class SelectNone(FunctionTransformer):
 
 def test_targets_are_passed_on(X):
     y = np.arange(30) % 2
-    assert Labelled(LinearDiscriminantAnalysis()).fit_transform(X, y).shape == (30, 1)
-    chosen = Labelled(SelectKBest(k=2)).fit_transform(X, y)
+    assert KeepLabels(LinearDiscriminantAnalysis()).fit_transform(X, y).shape == (30, 1)
+    chosen = KeepLabels(SelectKBest(k=2)).fit_transform(X, y)
     assert chosen.dims == ("clip", "feature")
 
 
 def test_sparse_results_are_made_dense(X):
-    Z = Labelled(OneHotEncoder()).fit_transform((X > 2).astype(float))
+    Z = KeepLabels(OneHotEncoder()).fit_transform((X > 2).astype(float))
     assert isinstance(Z.values, np.ndarray)
     assert Z.shape == (30, 12)
 
 
 def test_set_output(X, values):
-    labelled = Labelled(PCA(2)).set_output(transform="pandas")
+    labelled = KeepLabels(PCA(2)).set_output(transform="pandas")
     frame = labelled.fit_transform(values)
     assert frame.columns.tolist() == ["pca0", "pca1"]
     assert isinstance(labelled.fit_transform(X), xr.DataArray)
     with config_context(transform_output="pandas"):
-        assert isinstance(Labelled(PCA(2)).fit_transform(X), xr.DataArray)
-        assert isinstance(Labelled(PCA(2)).fit_transform(values), pd.DataFrame)
+        assert isinstance(KeepLabels(PCA(2)).fit_transform(X), xr.DataArray)
+        assert isinstance(KeepLabels(PCA(2)).fit_transform(values), pd.DataFrame)
 
 
 def test_parameters_of_the_transformer(X):
-    labelled = Labelled(PCA(2))
+    labelled = KeepLabels(PCA(2))
     assert labelled.get_params()["transformer__n_components"] == 2
     assert clone(labelled).set_params(transformer__n_components=3).fit_transform(X).shape == (30, 3)
-    pipeline = make_pipeline(Labelled(PCA()), KernelDensity())
-    search = GridSearchCV(pipeline, {"labelled__transformer__n_components": [1, 2]}, cv=3)
-    assert search.fit(X.values).best_params_["labelled__transformer__n_components"] in (1, 2)
+    pipeline = make_pipeline(KeepLabels(PCA()), KernelDensity())
+    search = GridSearchCV(pipeline, {"keeplabels__transformer__n_components": [1, 2]}, cv=3)
+    assert search.fit(X.values).best_params_["keeplabels__transformer__n_components"] in (1, 2)
 
 
 def test_wrong_input(X):
     with pytest.raises(ValueError, match=r"found shape \(30, 6, 1\); pool the frames first"):
-        Labelled(StandardScaler()).fit(X.expand_dims(frame=1, axis=2))
+        KeepLabels(StandardScaler()).fit(X.expand_dims(frame=1, axis=2))
     with pytest.raises(ValueError, match="put a feature extractor such as LogMel"):
-        Labelled(StandardScaler()).fit(pd.DataFrame({"path": ["a.wav"]}))
+        KeepLabels(StandardScaler()).fit(pd.DataFrame({"path": ["a.wav"]}))
     with pytest.raises(ValueError, match="'transformer' parameter"):
-        Labelled(KernelDensity()).fit(X)
+        KeepLabels(KernelDensity()).fit(X)
     with pytest.raises(ValueError, match="is expecting 6 features"):
-        Labelled(StandardScaler()).fit(X).transform(X[:, :4])
+        KeepLabels(StandardScaler()).fit(X).transform(X[:, :4])

@@ -9,9 +9,9 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_asd.ensemble._domain_classifier import DomainClassifier, domain_codes
+from sk_asd.domains._domain_classifier import DomainClassifier, domain_codes
 from sk_asd.ensemble._grouped import GroupedDetector
-from sk_asd.ensemble._groups import ByColumns, rows_by_group
+from sk_asd.ensemble._groups import BY, ByColumns, rows_by_group
 from sk_asd.ensemble._members import fit_member
 from sk_asd.ensemble._memory import call_once, content_key, is_writable
 from sk_asd.ensemble._standardize import group_statistics
@@ -36,13 +36,14 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     ----------
     detector : outlier detector, default=None
         What gives the scores: a detector or a Pipeline that ends in one. None is
-        :class:`GroupedDetector` by the same groups.
+        :class:`~sk_asd.ensemble.GroupedDetector` by the same groups.
     domain_classifier : classifier, default=None
         Takes the same `X`; NaN as answer of ``predict_proba`` means not known. None is
         :class:`DomainClassifier` by the same groups, for clip tables after
         :class:`~sk_asd.features.LogMel` of 64 bins, as in PANNs.
-    by : str or sequence of str or None, default="section"
-        Column, or columns whose combinations make the groups; None for one group.
+    by : str or sequence of str or None, default=("machine", "section")
+        Column, or columns whose combinations make the groups; None for one group. Of the default
+        those that are there are taken; of others, and of a list, all must be there.
     over : str, default="domain"
         Column of the domains, needed in training only.
     statistics : {"training", "transductive"}, default="training"
@@ -92,8 +93,8 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     See Also
     --------
     DomainClassifier : The default domain classifier.
-    ScoreEnsemble : Combines several of these.
-    GroupedDetector : ``over="domain"`` needs no domain classifier.
+    sk_asd.ensemble.ScoreEnsemble : Combines several of these.
+    sk_asd.ensemble.GroupedDetector : ``over="domain"`` needs no domain classifier.
 
     Notes
     -----
@@ -129,7 +130,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
     >>> import xarray as xr
     >>> from sklearn.linear_model import LogisticRegression
     >>> from sk_asd.detectors import MahalanobisDetector
-    >>> from sk_asd.ensemble import DomainClassifier, DomainNormalizedDetector
+    >>> from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
     >>> values = np.random.default_rng(0).normal(size=(60, 2))
     >>> values[50:] = 9 + 2 * values[50:]  # the target domain: elsewhere, and more spread out
     >>> labels = {
@@ -160,6 +161,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
     _state = (
+        "_by",
         "_labelled",
         "detector_",
         "domains_",
@@ -180,7 +182,7 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         self,
         detector=None,
         domain_classifier=None,
-        by="section",
+        by=BY,
         over="domain",
         *,
         statistics="training",

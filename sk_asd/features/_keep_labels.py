@@ -15,7 +15,7 @@ from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import HasMethods, _fit_context, _wrap_data_with_container
 
 
-class KeepLabels:
+class LabelledOutput:
     """Mixin for transformers of 2-D results: ``set_output`` is for plain input alone.
 
     A labelled array stays one, since a DataFrame in its place would lose the labels that later
@@ -69,7 +69,7 @@ def _transformer_has(name):
     return check
 
 
-class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
+class KeepLabels(LabelledOutput, TransformerMixin, BaseEstimator):
     """Apply a scikit-learn transformer to the values of a labelled array and keep the labels.
 
     Scalers, PCA and the like return plain arrays, and the section of a clip is lost for the
@@ -106,12 +106,12 @@ class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
     --------
     >>> import numpy as np, xarray as xr
     >>> from sklearn.decomposition import PCA
-    >>> from sk_asd.features import Labelled
+    >>> from sk_asd.features import KeepLabels
     >>> values = np.random.default_rng(0).normal(size=(4, 3))
     >>> X = xr.DataArray(
     ...     values, dims=("clip", "mel"), coords={"section": ("clip", ["00", "00", "01", "01"])}
     ... )
-    >>> Z = Labelled(PCA(n_components=2)).fit_transform(X)
+    >>> Z = KeepLabels(PCA(n_components=2)).fit_transform(X)
     >>> Z.dims, Z.section.values.tolist()
     (('clip', 'feature'), ['00', '00', '01', '01'])
     """
@@ -206,13 +206,13 @@ class Labelled(KeepLabels, TransformerMixin, BaseEstimator):
     def _values(self, X):
         if is_clip_table(X):
             raise ValueError(
-                "Labelled takes features (n_clips, n_features), not a clip table: put a feature "
+                "KeepLabels takes features (n_clips, n_features), not a clip table: put a feature "
                 "extractor such as LogMel, and TimePooling, before it in a Pipeline."
             )
         if getattr(X, "ndim", 2) > 2:
             raise ValueError(
-                f"Labelled applies a transformer to 2-D values (n_clips, n_features), found shape "
-                f"{X.shape}; pool the frames first, for example with TimePooling."
+                "KeepLabels applies a transformer to 2-D values (n_clips, n_features), found "
+                f"shape {X.shape}; pool the frames first, for example with TimePooling."
             )
         return plain(X)
 

@@ -13,7 +13,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from sk_asd.ensemble import Cnn6Classifier, DomainClassifier
+from sk_asd.domains import Cnn6Classifier, DomainClassifier
 from sk_asd.features import TimePooling
 
 TINY = {"epoch_size": 96, "batch_size": 16, "max_epochs": 8, "random_state": 0}
@@ -162,7 +162,9 @@ def test_a_group_that_is_new(X):
 
 
 def test_lost_labels_are_never_silent(X):
-    with pytest.warns(UserWarning, match=r"No column \['section'\] .* all clips make one group"):
+    with pytest.warns(
+        UserWarning, match=r"No column \['machine', 'section'\] .* all clips make one group"
+    ):
         DomainClassifier(POOLED).fit(X.values, X.domain.values)
     classifier = DomainClassifier(POOLED).fit(X)
     with pytest.raises(ValueError, match=r"No column \['section'\] .* was fitted with it"):

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from sk_asd.detectors._bank import known_clips
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.detectors._metrics import MetricDetector
-from sk_asd.ensemble._domain_normalized import DomainNormalizedDetector
+from sk_asd.domains._domain_normalized import DomainNormalizedDetector
 from sk_asd.ensemble._grouped import GroupedDetector, most_normal
 from sk_asd.ensemble._groups import group_name, one_group, rows_by_group
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
@@ -67,9 +67,11 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
     Parameters
     ----------
     detector : outlier detector
-        Fitted; a Pipeline, a :class:`GroupedDetector`, a :class:`ScoreEnsemble` or the best one of
-        a :class:`ScoreEnsembleCV`, a :class:`DomainNormalizedDetector`, or a detector with
-        ``partial_fit``, and what is made of these.
+        Fitted; a Pipeline, a :class:`~sk_asd.ensemble.GroupedDetector`, a
+        :class:`~sk_asd.ensemble.ScoreEnsemble` or the best one of a
+        :class:`~sk_asd.ensemble.ScoreEnsembleCV`, a
+        :class:`~sk_asd.domains.DomainNormalizedDetector`, or a detector with ``partial_fit``, and
+        what is made of these.
     clips : clip table, DataArray or array-like
         Normal clips, as `detector` was fitted to, with all labels that it was fitted with.
     new : sequence or str, default=()
@@ -103,7 +105,7 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
 
     See Also
     --------
-    sk_asd.decisions.set_threshold : Change the threshold after that.
+    set_threshold : Change the threshold after that.
 
     Notes
     -----
@@ -129,7 +131,7 @@ def adapt(detector, clips, *, new=(), scores_only=False, copy=True):
     --------
     >>> import numpy as np
     >>> from sk_asd.detectors import KNNDetector
-    >>> from sk_asd.ensemble import adapt
+    >>> from sk_asd.decisions import adapt
     >>> rng = np.random.default_rng(0)
     >>> detector = KNNDetector(metric="euclidean", density_neighbors=4)
     >>> detector = detector.fit(rng.normal(size=(100, 8)))

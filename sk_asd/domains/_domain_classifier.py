@@ -17,8 +17,8 @@ from sklearn.utils.validation import (
     validate_data,
 )
 
-from sk_asd.ensemble._cnn6_classifier import Cnn6Classifier
-from sk_asd.ensemble._groups import ByColumns, rows_by_group
+from sk_asd.domains._cnn6_classifier import Cnn6Classifier
+from sk_asd.ensemble._groups import BY, ByColumns, rows_by_group
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
 from sk_asd.utils._labels import clip_labels
@@ -42,8 +42,9 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         Anything with ``fit(X, y)`` and ``predict_proba(X)``, such as a Pipeline of
         :class:`~sk_asd.features.TimePooling` and a logistic regression, which takes a fraction of
         a second. None is :class:`Cnn6Classifier`, as in [1]_.
-    by : str or sequence of str or None, default="section"
-        Column, or columns whose combinations make the groups; None for one group.
+    by : str or sequence of str or None, default=("machine", "section")
+        Column, or columns whose combinations make the groups; None for one group. Of the default
+        those that are there are taken; of others, and of a list, all must be there.
     target : str, default="domain"
         Column of the domains. Clips without a value are not learnt from.
     min_auc : float, default=0.9
@@ -96,7 +97,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
     >>> import numpy as np
     >>> import xarray as xr
     >>> from sklearn.linear_model import LogisticRegression
-    >>> from sk_asd.ensemble import DomainClassifier
+    >>> from sk_asd.domains import DomainClassifier
     >>> values = np.random.default_rng(0).normal(size=(40, 2))
     >>> domain = np.array(["source", "target"] * 20)
     >>> values[1:20:2, 0] += 9  # section 00 has a domain difference, section 01 has none
@@ -123,6 +124,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
         "random_state": ["random_state"],
     }
     _state = (
+        "_by",
         "_labelled",
         "classes_",
         "auc_",
@@ -136,7 +138,7 @@ class DomainClassifier(ByColumns, ClassifierMixin, BaseEstimator):
     def __init__(
         self,
         classifier=None,
-        by="section",
+        by=BY,
         *,
         target="domain",
         min_auc=0.9,

@@ -56,7 +56,7 @@ def check_model(path, options):
         )
 
 
-def save_model(path, pipeline, *, options, sections, adapted=None):
+def save_model(path, pipeline, *, options, sections, adapted=None, trusted=()):
     """Write a model file; it appears under its name only when it is complete.
 
     Parameters
@@ -72,12 +72,14 @@ def save_model(path, pipeline, *, options, sections, adapted=None):
         Sections of each machine it was trained on.
     adapted : list of dict, default=None
         What it has learnt since, by ``sk-asd adapt``.
+    trusted : sequence of type, default=()
+        Classes that :func:`load_model` will be told of.
     """
     about = {"options": options, "sections": sections}
     if adapted:
         about["adapted"] = adapted
     if Path(path).suffix not in _PICKLES:
-        file.write(pipeline, path, about)
+        file.write(pipeline, path, about, trusted)
         return
     import joblib
 
@@ -129,7 +131,7 @@ def _is_pickle(path):
     return Path(path).suffix in _PICKLES and not file.is_saved(path)
 
 
-def load_model(path, *, trust=False):
+def load_model(path, *, trust=False, trusted=()):
     """Load a model file.
 
     Parameters
@@ -138,6 +140,8 @@ def load_model(path, *, trust=False):
         The file.
     trust : bool, default=False
         Load a pickle without a word about what it can do.
+    trusted : sequence of type, default=()
+        As for :func:`sk_asd.load`.
 
     Returns
     -------
@@ -152,7 +156,7 @@ def load_model(path, *, trust=False):
         If it cannot be read; where versions differ, the message says which.
     """
     if not _is_pickle(path):
-        pipeline, header = file.read(path)
+        pipeline, header = file.read(path, trusted)
         return pipeline, {"options": {}, "sections": {}, **header}
     import joblib
     from sklearn.exceptions import InconsistentVersionWarning

@@ -9,7 +9,7 @@ from sklearn.base import clone
 
 from sk_asd.cli._common import relative_paths
 from sk_asd.cli._models import load_model, save_model
-from sk_asd.cli._run_known import KnownDomains, KnownScores
+from sk_asd.cli._run_known import STAND_INS, KnownDomains, KnownScores
 from sk_asd.cli._run_parts import (
     DOMAINS,
     embeddings,
@@ -92,7 +92,7 @@ def _finish_single(folder, machine, whole, parts, clips, run):
     train = clips[clips["split"] == "train"]
     threshold = threshold_of(scores[: len(train)])
     if not folder.model(machine).exists():
-        model, _ = load_model(folder.model(machine, name))
+        model, _ = load_model(folder.model(machine, name), trusted=STAND_INS)
         choose = _choose_detector if what_is_chosen(run.system) == "detector" else _choose_metric
         choose(model, chosen, train)
         set_threshold(model, threshold=threshold)
@@ -155,7 +155,9 @@ def _finish_ensemble(folder, machine, whole, parts, clips, run):
     ]
     model = None
     if not folder.model(machine).exists():
-        models = {name: load_model(folder.model(machine, name))[0] for name in parts}
+        models = {
+            name: load_model(folder.model(machine, name), trusted=STAND_INS)[0] for name in parts
+        }
         model = _with_members(fitted, models)
     return scores, fitted.offset_, choices, model
 

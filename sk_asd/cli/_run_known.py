@@ -50,3 +50,7 @@ class KnownDomains(ClassifierMixin, BaseEstimator):
         """Probabilities of the clips."""
         target = X[self.column].to_numpy(dtype=float)
         return np.column_stack([1 - target, target])
+
+
+# What models of parts may hold beside what every model may.
+STAND_INS = (KnownScores, KnownDomains)

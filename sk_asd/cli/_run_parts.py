@@ -150,6 +150,7 @@ def train_part(folder, machine, name, part, clips, run, progress):
     progress : Progress
         Where progress is shown.
     """
+    from sk_asd.cli._run_known import STAND_INS
     from sk_asd.decisions import set_threshold
 
     if is_done(folder, machine, name, run):
@@ -161,7 +162,7 @@ def train_part(folder, machine, name, part, clips, run, progress):
     train, test = clips[clips["split"] == "train"], clips[clips["split"] == "test"]
     with plain_warnings(), _named(machine, name):
         if path.exists():
-            part, _ = load_model(path)
+            part, _ = load_model(path, trusted=STAND_INS)
         else:
             progress(f"{machine}: training {name} on {len(train)} clips")
             for estimator in networks(part):
@@ -174,7 +175,13 @@ def train_part(folder, machine, name, part, clips, run, progress):
                 set_threshold(part, threshold=threshold_of(part[-1].training_scores_))
             header = {"system": name, "machine": machine, **run.options}
             with folder.writing(path) as temporary:
-                save_model(temporary, part, options=header, sections=sections_of(train))
+                save_model(
+                    temporary,
+                    part,
+                    options=header,
+                    sections=sections_of(train),
+                    trusted=STAND_INS,
+                )
         progress(f"{machine}: scoring {len(test)} clips with {name}")
         if name == DOMAINS:
             table = measure_domains(part, test)

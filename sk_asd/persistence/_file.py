@@ -116,14 +116,25 @@ def load(path, trusted=(), *, max_bytes=_MAX_BYTES):
     return read(path, trusted, max_bytes)[0]
 
 
-def write(estimator, path, about=None):
-    """Write a file; `about` are further entries of its header, as JSON has them."""
+def write(estimator, path, about=None, trusted=()):
+    """Write a file.
+
+    Parameters
+    ----------
+    estimator, path
+        As for :func:`save`.
+    about : dict, default=None
+        Further entries of the header, as JSON has them.
+    trusted : sequence of type, default=()
+        Classes that whoever loads the file will name without being told.
+    """
     import numpy as np
     import safetensors.numpy
     from sklearn.base import BaseEstimator
 
     from sk_asd.datasets._audio import replacing
     from sk_asd.persistence._encode import Encoder
+    from sk_asd.persistence._registry import qualified
 
     if not isinstance(estimator, BaseEstimator):
         raise TypeError(f"Only estimators can be saved, got {type(estimator).__name__}.")
@@ -132,9 +143,11 @@ def write(estimator, path, about=None):
         raise FileNotFoundError(f"Cannot write {path}: its folder does not exist.")
     encoder = Encoder()
     root = encoder.encode(estimator, "")
-    if encoder.foreign:
+    known = {qualified(cls) for cls in trusted}
+    foreign = {name: place for name, place in encoder.foreign.items() if name not in known}
+    if foreign:
         warnings.warn(
-            f"{path} holds {listed(encoder.foreign)}, which sk_asd.load does not know: it will "
+            f"{path} holds {listed(foreign)}, which sk_asd.load does not know: it will "
             "have to be called with trusted=[...] and these classes.",
             stacklevel=3,
         )

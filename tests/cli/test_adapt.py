@@ -3,7 +3,6 @@
 import hashlib
 from datetime import datetime
 
-import joblib
 import numpy as np
 import pytest
 
@@ -72,7 +71,7 @@ def test_again_in_place(run, folder, model, new, tmp_path):
     assert run("adapt", out, new, "--out", out, "--scores-only", "all", "--quiet")[0] == 0
     entries = read_header(out)["adapted"]
     assert [entry["scores_only"] for entry in entries] == [False, True]
-    assert joblib.load(out)["pipeline"][-1].training_scores_.size == 40
+    assert load_model(out)[0][-1].training_scores_.size == 40
 
 
 @pytest.mark.parametrize(

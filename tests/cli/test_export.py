@@ -2,12 +2,12 @@
 
 import json
 
-import joblib
 import numpy as np
 import onnxruntime
 import pytest
 
 from sk_asd.cli import _export
+from sk_asd.cli._models import load_model
 from sk_asd.datasets import load_clips
 from sk_asd.datasets._audio import read_audio
 from sk_asd.metrics import anomaly_score
@@ -27,7 +27,7 @@ def test_scores_of_the_graph(run, folder, model, tmp_path, monkeypatch):
         "group": np.array([[g["machine"] for g in groups].index(m) for m in clips["machine"]]),
     }
     (found,) = session.run(None, feed)
-    expected = anomaly_score(joblib.load(model)["pipeline"], clips)
+    expected = anomaly_score(load_model(model)[0], clips)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 

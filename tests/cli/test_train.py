@@ -10,6 +10,7 @@ import joblib
 import pytest
 
 from sk_asd.cli import _models, main
+from sk_asd.cli._models import load_model
 from sk_asd.datasets import load_clips
 
 
@@ -28,7 +29,7 @@ def test_model_file_holds_a_pipeline_and_its_history(folder, model):
     assert header["options"] == {"system": "pooling"}
     assert header["sections"] == {"fan": ["00"], "valve": ["00"]}
     assert header["versions"] == _models.versions()
-    pipeline = joblib.load(model)["pipeline"]
+    pipeline = load_model(model)[0]
     clips = load_clips(folder)
     scores = pipeline.score_samples(clips[clips["split"] == "test"])
     assert scores.shape == (24,)
@@ -43,7 +44,7 @@ def test_options_reach_the_pipeline(run, folder, tmp_path):
     status, out, err = run("train", folder, "--system", "pooling", "--out", out_file, *argv)
     assert (status, err) == (0, "")
     assert out.startswith("pooling trained on 10 clips, 1 machine, 1 section")
-    pipeline = joblib.load(out_file)["pipeline"]
+    pipeline = load_model(out_file)[0]
     feature, pooling, detector = (step for _, step in pipeline.steps)
     assert (feature.n_fft, feature.hop_length, feature.n_mels) == (512, 256, 32)
     assert (tuple(pooling.statistics), pooling.r) == (("mean", "gwrp"), 0.5)
@@ -65,7 +66,7 @@ def test_network_system(run, folder, tmp_path):
     assert status == 0, err
     assert "train_loss" in err  # epochs are shown, but not among the results
     assert "\x1b" not in err  # and without colours where there is no terminal
-    pipeline = joblib.load(out_file)["pipeline"]
+    pipeline = load_model(out_file)[0]
     embedder = pipeline[1]
     assert (embedder.max_epochs, embedder.n_frames, embedder.random_state) == (1, 8, 0)
     assert embedder.target == ["machine", "vel"]
@@ -87,7 +88,7 @@ def test_multi_head_system(run, folder, tmp_path):
     argv = "--epochs 1 --n-fft 256 --n-frames 8 --seed 0 --quiet"
     status, _, err = run("train", folder, "--system", "mhcr", "--out", out_file, *argv.split())
     assert (status, err) == (0, "")
-    embedder = joblib.load(out_file)["pipeline"]["embedder"]
+    embedder = load_model(out_file)[0]["embedder"]
     assert embedder.heads_["machine"] == "classification"
     assert embedder.heads_["vel"] == "regression"
     status, _, err = run(
@@ -95,7 +96,7 @@ def test_multi_head_system(run, folder, tmp_path):
         *("--target", "section", "vel"),
     )
     assert (status, err) == (0, "")
-    assert list(joblib.load(out_file)["pipeline"]["embedder"].heads_) == ["section", "vel"]
+    assert list(load_model(out_file)[0]["embedder"].heads_) == ["section", "vel"]
 
 
 def test_wav2vec_system(run, folder, tmp_path):
@@ -105,7 +106,7 @@ def test_wav2vec_system(run, folder, tmp_path):
         "train", folder, "--system", "sc-wav2vec", "--out", out_file, *argv.split()
     )
     assert (status, err) == (0, "")
-    pipeline = joblib.load(out_file)["pipeline"]
+    pipeline = load_model(out_file)[0]
     assert type(pipeline["feature"]).__name__ == "Wav2Vec"
     argv = ["score", out_file, folder, "--out", tmp_path / "s.csv", "--quiet"]
     status, out, err = run(*argv)
@@ -131,7 +132,7 @@ def test_systems_with_a_network_per_machine(run, folder, tmp_path, system, argv,
     argv = f"--epochs 1 --n-fft 512 --seed 0 --quiet --device cpu {argv}".split()
     status, _, err = run("train", folder, "--system", system, "--out", out_file, *argv)
     assert (status, err) == (0, "")
-    detectors = joblib.load(out_file)["pipeline"]["detector"].detectors_
+    detectors = load_model(out_file)[0]["detector"].detectors_
     assert [type(d).__name__ for d in detectors.values()] == [name, name]
     assert {(d.device, d.verbose, d.n_epochs_) for d in detectors.values()} == {("auto", 0, 1)}
     scored = ["score", out_file, folder, "--out", tmp_path / "s.csv", "--quiet", "--device", "cpu"]
@@ -149,7 +150,7 @@ def test_one_classifier_for_machines_of_one_section(run, folder, tmp_path):
     assert "Found 1 class" in err
     status, _, err = run(*argv, "--target", "machine", "section")
     assert (status, err) == (0, "")
-    detector = joblib.load(out_file)["pipeline"]["detector"]
+    detector = load_model(out_file)[0]["detector"]
     assert detector.classes_ == [("fan", "00"), ("valve", "00")]
     assert detector.device == "auto"
 

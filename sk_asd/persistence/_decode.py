@@ -39,6 +39,7 @@ _LARGE = 1 << 20
 # Copies may take so many times what a file has, and some bytes more.
 _COPIES = 16
 _SOME = 1 << 22
+_MOST_COLUMNS = 1000
 _MOST_INSIDE = 100_000  # estimators inside one, each counted as often as it is there
 _DEVICES = re.compile(r"auto|(cpu|cuda|mps|xpu)(:\d{1,3})?")
 
@@ -270,6 +271,7 @@ class Decoder:
 
     def _table(self, content):
         labels, index, columns = content
+        _check_few(columns)
         index = pd.Index(self._column(index))
         columns = [self._column(column) for column in columns]
         if any(column.shape != index.shape for column in columns):
@@ -289,6 +291,7 @@ class Decoder:
 
     def _labelled(self, content):
         values, dims, coords, name, attrs = content
+        _check_few(coords)
         coords = {key: (along, self._column(value)) for key, along, value in coords}
         return xr.DataArray(self._copy(values), coords, dims, name, self.decode(attrs))
 
@@ -312,6 +315,12 @@ _KINDS = {
     "path": lambda self, name: pathlib.Path(name),
     "device": lambda self, name: torch.device(name),
 }
+
+
+def _check_few(columns):
+    """Refuse what pandas and xarray would work on for a long time."""
+    if len(columns) > _MOST_COLUMNS:
+        raise ValueError(f"{len(columns)} columns are more than {_MOST_COLUMNS}")
 
 
 def _check_plain(state):

@@ -32,7 +32,7 @@ FILES = {"open", "os.listdir", "os.mkdir", "os.remove", "os.rename", "os.scandir
 
 HANDLER = re.compile(r'onclick="copyToClipboard\(\'(.*?)\',', re.DOTALL)
 
-done, listening = [], {"to": None}
+done, listening = [], {"to": None, "loads": False}
 
 
 def note(text):
@@ -56,7 +56,8 @@ def audit(event, args):
     """Note what runs, and what touches the places beside the file."""
     if not listening["to"]:
         return
-    if event in RUN:
+    # Later, libraries copy by pickle and ask the system for its cores: what counts is the file's.
+    if event in RUN and (listening["loads"] or listening["to"] in str(args)):
         note(event)
     elif event in FILES and listening["to"] in str(args[0]):
         note(f"{event} of a place in the file")
@@ -78,8 +79,7 @@ def uses(loaded):
     yield lambda: clone(loaded)
     for X in inputs:
         for name in ("score_samples", "predict", "transform", "decision_function"):
-            if hasattr(loaded, name):
-                yield lambda name=name, X=X: getattr(loaded, name)(X)
+            yield lambda name=name, X=X: getattr(loaded, name)(X)
     for X in inputs:
         yield lambda X=X: copy.deepcopy(loaded).fit(X, np.arange(len(X)) % 2)
 
@@ -87,7 +87,7 @@ def uses(loaded):
 def attack(path, marker):
     """Load the file and use what is loaded; return what was said, and the megabytes it took."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    listening["to"] = str(marker)
+    listening.update(to=str(marker), loads=True)
     try:
         loaded = sk_asd.load(path)
     except (ValueError, OSError, TypeError) as error:
@@ -102,6 +102,7 @@ def attack(path, marker):
         said, loaded = str(error), None
     else:
         said = f"loaded {type(loaded).__name__}"
+    listening["loads"] = False
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
     if loaded is not None:
         for use in uses(loaded):

@@ -4,6 +4,7 @@
 and a list of all that loading, or the use of what was loaded, did beside computing.
 """
 
+import contextlib
 import copy
 import importlib.util
 import json
@@ -128,6 +129,8 @@ def all_forgeries():
 def main(folder, names):
     """Attack by the forgeries with these names."""
     forgeries = all_forgeries()
+    with contextlib.suppress(ImportError):
+        import dask.array  # noqa: F401  (xarray does, and dask unpickles what it has pickled)
     for module, name in ((metrics, "dcase_score"), (torch.optim, "SGD"), (torch.optim, "AdamW")):
         thing = getattr(module, name)
         if isinstance(thing, type):

@@ -28,9 +28,9 @@ from sk_asd.networks import (
     AEGANDiscriminator,
     AEGANGenerator,
     ArcFace,
-    BinStandardizer,
     MobileFaceNet,
 )
+from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._windows import window_starts
 
 RESULTS = Path(__file__).parent / "results" / "training.md"

@@ -13,7 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
 from sk_asd.detectors import KNNDetector, MahalanobisDetector
-from sk_asd.ensemble import DomainNormalizedDetector, GroupedDetector, ScoreEnsemble
+from sk_asd.domains import DomainNormalizedDetector
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.utils._system import (
     System,
     chunks,

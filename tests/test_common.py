@@ -184,7 +184,7 @@ def test_own(estimator, check):
 
 
 def test_every_public_estimator_is_checked():
-    rooms = ["features", "embedders", "detectors", "ensemble"]
+    rooms = ["features", "embedders", "detectors", "ensemble", "domains"]
     public = {
         name
         for room in rooms

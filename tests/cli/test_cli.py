@@ -40,7 +40,7 @@ def test_module_and_version():
 def test_help_warns_of_foreign_models(run):
     for name in ("train", "score", "run"):
         _, out, _ = run(name, "--help")
-        assert "only model files\nfrom a source you trust" in out
+        assert "load only one whose source you trust" in out
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ def test_gaussian_mixture_density(clips):
     m = detector.mixture_
     parts = np.array(
         [
-            stats.multivariate_normal(mean, covariance).logpdf(new)
+            stats.multivariate_normal(mean, covariance).logpdf(new - detector.center_)
             for mean, covariance in zip(m.means_, m.covariances_)
         ]
     )

@@ -183,7 +183,7 @@ def test_a_header_that_lies_is_named_at_once(run, model, incoming, channels):
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["path"] for line in lines if line["type"] == "score"] == [p for _, p in SCORED]
     (line,) = (line for line in lines if line["type"] == "error")
-    assert "header of lie.flac promises 64,424,510,240 samples" in line["message"]
+    assert "lie.flac is damaged: its header promises 64424510240 samples" in line["message"]
 
 
 DAMAGES = {

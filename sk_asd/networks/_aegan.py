@@ -40,7 +40,7 @@ class AEGANEncoder(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from sk_asd.networks import AEGANEncoder
+    >>> from sk_asd.networks._aegan import AEGANEncoder
     >>> AEGANEncoder(width=0.25)(torch.zeros(4, 128, 128)).shape
     torch.Size([4, 256])
     """
@@ -97,7 +97,7 @@ class AEGANDecoder(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from sk_asd.networks import AEGANDecoder
+    >>> from sk_asd.networks._aegan import AEGANDecoder
     >>> AEGANDecoder(width=0.25)(torch.zeros(4, 256)).shape
     torch.Size([4, 128, 128])
     """
@@ -156,7 +156,7 @@ class AdaptiveLayerNorm(nn.Module):
     Examples
     --------
     >>> import torch
-    >>> from sk_asd.networks import AdaptiveLayerNorm
+    >>> from sk_asd.networks._aegan import AdaptiveLayerNorm
     >>> layer = AdaptiveLayerNorm(2, n_sections=3)
     >>> layer(torch.tensor([[4.0, 6.0]]), torch.tensor([2])).detach()
     tensor([[-1.0000,  1.0000]])

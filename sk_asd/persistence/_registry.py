@@ -144,7 +144,9 @@ def is_place(key, value):
     if role(key) == "model":  # "small" comes with the package; others are called so, too
         if type(value) in (list, tuple):
             return any(is_place(key, v) for v in value)
-        return not (value is None or hasattr(value, "get_params") or str(value) == "small")
+        if value is None or hasattr(value, "get_params") or isinstance(value, torch.nn.Module):
+            return False
+        return type(value) is not str or value != "small"
     return value is not None and role(key) in _PLACES
 
 

@@ -18,7 +18,7 @@ from sk_asd.datasets._names import (
     stem_of,
     typed_column,
 )
-from sk_asd.utils._normal import LABEL_WORDS
+from sk_asd.utils._normal import ANOMALY, LABEL_WORDS, NORMAL
 from sk_asd.utils._sklearn import StrOptions, validate_params
 from sk_asd.utils._text import composed
 
@@ -237,14 +237,20 @@ def _read_folders(folders, depth):
     dict
     """
 
-    def meaning(folder):
-        section = _SECTION_FOLDER.fullmatch(folder.lower())
-        return {"section": section_name(section[1])} if section else _FOLDERS.get(folder.lower())
+    def meaning(i):
+        folder = folders[i].lower()
+        section = _SECTION_FOLDER.fullmatch(folder)
+        if section:
+            return {"section": section_name(section[1])}
+        alone = i == 0 or folders[i - 1].lower() not in _FOLDERS
+        if i < depth and alone and folder in LABEL_WORDS and folder not in (NORMAL, ANOMALY):
+            return None  # a folder of one's own may well be called "good"
+        return _FOLDERS.get(folder)
 
-    inside = [i for i in range(depth, len(folders)) if meaning(folders[i])]
+    inside = [i for i in range(depth, len(folders)) if meaning(i)]
     first = inside[-1] if inside else len(folders) - 1
     place = {}
-    while first > 0 and (said := meaning(folders[first])) is not None:
+    while first > 0 and (said := meaning(first)) is not None:
         place = said | place
         first -= 1
     place["machine"] = composed(folders[first]) if first > 0 else _NAMELESS

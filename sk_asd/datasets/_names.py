@@ -226,7 +226,8 @@ def typed_column(values, index=None):
     """Turn the values of one attribute into numbers where every one is a number.
 
     A unit after the number is dropped if all values have the same. Values of more than 18 digits,
-    such as serial numbers, stay text.
+    such as serial numbers, stay text, and so do whole numbers that a float does not hold exactly
+    where some are missing.
 
     Parameters
     ----------
@@ -254,4 +255,6 @@ def typed_column(values, index=None):
     if len(present) == len(parsed) and not any("." in m[1] for m in present):
         return pd.Series([int(m[1]) for m in parsed], index=index, dtype=np.int64)
     numbers = [np.nan if m is None else float(m[1]) for m in parsed]
+    if any("." not in m[1] and int(m[1]) != float(m[1]) for m in present):
+        return pd.Series(list(values), index=index, dtype=object)
     return pd.Series(numbers, index=index, dtype=np.float64)

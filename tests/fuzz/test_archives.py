@@ -93,7 +93,7 @@ def test_broken_archives(place, rng):
     """Bytes changed anywhere, most of them in the directory of the archive."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as zipped:
-        for i, method in enumerate((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)):
+        for i, method in enumerate((zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)):
             # Not named by text: that would add the time of day, and no run could be repeated.
             member = zipfile.ZipInfo(f"fan/train/{i}.wav")
             zipped.writestr(member, rng.bytes(50) + bytes(200), method)

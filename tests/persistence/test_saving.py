@@ -146,6 +146,7 @@ def test_submissions(tmp_path, number):
     module = of_file("systems/test_submission.py")
     if number == "best":
         system = make_submission("best", max_epochs=1, random_state=0)
+        system.set_params(mhcr__embedder__n_frames=16)
     else:
         system = module.tiny(number)
     load_in_another_process([(system.fit(train), test)], tmp_path)

@@ -61,13 +61,20 @@ def run(plant, out, system, *more):
     return time.perf_counter() - begin
 
 
-def on_cluster(plant, out, system, *, lose=None):
+def kill_when_begun(victim, out):
+    """Kill a worker once the first part of a run is there."""
+    while not any(Path(out).glob("parts/*/*.csv")):
+        time.sleep(0.02)
+    os.kill(victim, signal.SIGKILL)
+
+
+def on_cluster(plant, out, system, *, lose=False):
     """Seconds of a run on two workers; one is killed after so many seconds."""
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         killer = None
-        if lose is not None:
+        if lose:
             victim = next(iter(cluster.workers.values())).pid
-            killer = threading.Timer(lose, os.kill, (victim, signal.SIGKILL))
+            killer = threading.Thread(target=kill_when_begun, args=(victim, out), daemon=True)
             killer.start()
         seconds = run(plant, out, system, "--scheduler", cluster.scheduler_address)
         if killer is not None:
@@ -92,7 +99,7 @@ def runs(folder, n_machines, smoke):
     }.items():
         alone = run(plant, folder / f"{name} alone", system)
         two = on_cluster(plant, folder / f"{name} two", system)
-        lost = on_cluster(plant, folder / f"{name} lost", system, lose=two / 2)
+        lost = on_cluster(plant, folder / f"{name} lost", system, lose=True)
         expected = scores(folder / f"{name} alone")
         difference = max(
             np.abs(scores(folder / f"{name} {how}")["score"] / expected["score"] - 1).max()

@@ -121,8 +121,10 @@ def write(estimator, path, about=None, trusted=()):
 
     Parameters
     ----------
-    estimator, path
+    estimator : estimator
         As for :func:`save`.
+    path : str or path-like
+        The file.
     about : dict, default=None
         Further entries of the header, as JSON has them.
     trusted : sequence of type, default=()

@@ -107,12 +107,12 @@ def test_a_loaded_estimator_has_all_attributes(path):
             assert repr(loaded) == repr(estimator)
 
 
-def sounds():
+def sounds(n_train=4):
     """Training and test clips of two machines."""
     clips = make_machine_sounds(
         ("fan", "valve"),
         sections=2,
-        n_train=4,
+        n_train=n_train,
         n_test=2,
         n_target_train=2,
         duration=1.0,
@@ -142,7 +142,7 @@ def test_every_system(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("number", [1, 3, 4, "best"])
 def test_submissions(tmp_path, number):
-    train, test = sounds()
+    train, test = sounds(8)
     module = of_file("systems/test_submission.py")
     if number == "best":
         system = make_submission("best", max_epochs=1, random_state=0)

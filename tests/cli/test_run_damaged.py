@@ -176,7 +176,10 @@ def wait_for_the_end_of(group):
     pytest.fail(f"workers of {group} outlive it by 10 s")
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+KILLS = int(os.environ.get("SK_ASD_KILLS", "20"))
+
+
+@pytest.mark.parametrize("n_kills", [3, pytest.param(KILLS, marks=pytest.mark.slow)])
 def test_killed_at_random_moments(dev, finished, tmp_path, n_kills):
     """SIGKILL, a third each within writes, at any time, and at any time with two workers.
 

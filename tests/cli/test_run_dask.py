@@ -169,7 +169,7 @@ if __name__ == "__main__":
     def test_a_worker_that_sees_another_disk(self, cluster, tmp_path):
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
-            args = (versions(), tmp_path / "nowhere", "fan", "ae", None, None, None)
+            args = (versions(), RunFolder(tmp_path / "nowhere"), "fan", "ae", None, None, None)
             with pytest.raises(OSError, match="does not see .*nowhere: all must share"):
                 client.submit(_run_cluster._train, *args).result()
 

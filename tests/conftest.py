@@ -9,9 +9,22 @@ import pytest
 from sk_asd.datasets._audio import write_audio
 
 
+# Checks of scikit-learn that train a network for long: 300 samples, several times.
+DEAR = (("MobileNetV2Detector", "check_outliers"),)
+
+
 def pytest_configure():
     # Each worker of xdist has a core; the libraries of workers read this when they are loaded.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # scikit-learn's checks of the array API are skipped without it.
+    os.environ.setdefault("SCIPY_ARRAY_API", "1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if any(all(part in item.name for part in parts) for parts in DEAR):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

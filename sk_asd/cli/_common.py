@@ -57,6 +57,14 @@ def positive_int(text):
     return value
 
 
+def not_negative_int(text):
+    """Argument type: an integer from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 on, found {text}")
+    return value
+
+
 def nonzero_int(text):
     """Argument type: any integer but 0."""
     value = int(text)

@@ -9,6 +9,7 @@ from sk_asd.cli._common import (
     add_machine,
     add_n_jobs,
     check_device,
+    not_negative_int,
 )
 from sk_asd.cli._models import TRUST
 from sk_asd.cli._run_folder import RunFolder, make_manifest
@@ -82,6 +83,14 @@ def add_parser(commands):
         help="train on the workers of this dask scheduler, such as tcp://host:8786; DIR and RUN "
         "must be on storage that all of them share",
     )
+    parser.add_argument(
+        "--explain",
+        type=not_negative_int,
+        default=5,
+        metavar="N",
+        help="show the N most abnormal recordings of every machine in the report, with pictures "
+        "and sound (default: 5)",
+    )
     add_system_options(parser)
     parser.set_defaults(seed=0)
 
@@ -133,6 +142,7 @@ def _run(args, options, client=None):
         rules=args.rules,
         root=args.dir if client is None else os.path.abspath(args.dir),
         options=options if client is None else with_absolute_paths(options),
+        explain=args.explain,
     )
     check_run(clips, settings)
     check_device(options.get("device", "auto"))

@@ -16,7 +16,6 @@ from sk_asd.systems import REPORT_RESULTS
 from sk_asd.systems._tables import MACHINES
 
 DEV = "dev_data"
-N_EXPLAINED = 5  # clips a machine
 _REPORT_NAMES = {
     "sc": "SC",
     "mhcr": "MHCR",
@@ -124,7 +123,7 @@ def write_results(folder, clips, scores, choices, run, progress, train=None):
     choices : list of tuple
         Machine, what was set or chosen, and its value.
     run : Namespace
-        ``system``, ``protocol``, ``rules``, ``root``, ``options``.
+        ``system``, ``protocol``, ``rules``, ``root``, ``options``, ``explain``.
     progress : Progress
         Where progress is shown.
     train : DataFrame, default=None
@@ -230,8 +229,8 @@ def _explained(folder, clips, scores, run, progress, train):
     """What there is to show of the most abnormal clips of every machine."""
     from sk_asd.inspection import explain_clips
 
-    found, n_clips = [], vars(run).get("explain", N_EXPLAINED)
-    for machine, rows in clips.groupby("machine") if n_clips else ():
+    found = []
+    for machine, rows in clips.groupby("machine") if run.explain else ():
         progress(f"{machine}: looking at the most abnormal clips")
         known = scores.loc[rows.index]
         others = None if train is None else train[train["machine"] == machine]
@@ -243,7 +242,7 @@ def _explained(folder, clips, scores, run, progress, train):
                 others,
                 scores=known["score"].to_numpy(),
                 thresholds=known["threshold"].to_numpy(),
-                n_clips=n_clips,
+                n_clips=run.explain,
             )
         except (OSError, ValueError) as error:
             warnings.warn(f"No clips of {machine} in the report: {error}", stacklevel=2)

@@ -3,6 +3,7 @@
 from numbers import Integral, Real
 
 import numpy as np
+from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
 
@@ -120,13 +121,16 @@ class GaussianMixtureDetector(BankDetector):
         return scores
 
     def _fit_mixture(self, X):
-        return GaussianMixture(
+        mixture = GaussianMixture(
             self.n_components,
             covariance_type=self.covariance_type,
             reg_covar=self.reg_covar,
             n_init=self.n_init,
             random_state=self.random_state,
-        ).fit(X)
+        )
+        # Initialised by k-means, which scikit-learn has for NumPy arrays alone.
+        with config_context(array_api_dispatch=False):
+            return mixture.fit(X)
 
     def _score(self, X):
         return self._log_density(self.mixture_, X - self.center_)

@@ -16,7 +16,9 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize("command", ["train", "score", "export"])
+@pytest.mark.parametrize(
+    "command", ["score", *(pytest.param(c, marks=pytest.mark.slow) for c in ("train", "export"))]
+)
 def test_the_next_command_for_the_same_output_removes_them(run, folder, model, tmp_path, command):
     argv = {
         "train": ["train", folder, "--system", "pooling", "--out", tmp_path / "out.skasd"],

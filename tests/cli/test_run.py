@@ -26,7 +26,7 @@ from sk_asd.systems._report_results import REPORT_RESULTS
 from sk_asd.utils._thresholds import normal_threshold
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
-FEATURES = ["--n-fft", "512", "--n-mels", "16"]
+FEATURES = ["--n-fft", "512", "--n-mels", "16", "--explain", "0"]
 POOLING = ["--system", "pooling", *FEATURES]
 SC = ["--system", "sc", "--feature", "logmel", *FEATURES, "--n-frames", "8", "--epochs", "1"]
 
@@ -119,6 +119,15 @@ class TestOneRun:
         assert "<dt>Protocol</dt><dd>B, fixed settings</dd>" in report
         assert json.loads((out / "manifest.json").read_text())["parameters"]["protocol"] == "B"
 
+    def test_the_most_abnormal_clips_are_explained(self, run, dev, finished):
+        """Whatever number is asked for when a finished run is given again."""
+        out, report = finished[0], finished[0] / "report.html"
+        assert "Nearest normal clip" not in report.read_text()
+        status, _, err = run("run", dev, *POOLING, "--out", out, "--quiet", "--explain", "1")
+        assert (status, err) == (0, "")
+        assert report.read_text().count("<audio") == 2 * 2  # each with its nearest normal one
+        assert run("run", dev, *POOLING, "--out", out, "--quiet", "--explain", "-1")[0] == 2
+
     def test_figures_of_the_report_stand_beside(self, finished):
         out, text = finished
         table = read(out / "comparison.csv").set_index("machine")
@@ -156,6 +165,7 @@ class TestOneRun:
 
 
 class TestResume:
+    @pytest.mark.slow
     def test_killed_in_the_second_machine(self, run, dev, tmp_path):
         """SIGKILL in the middle of an epoch."""
         script = f"""

@@ -16,7 +16,7 @@ from sk_asd.cli._run_folder import RunFolder
 from sk_asd.datasets import make_machine_sounds
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
-POOLING = ["--system", "pooling", "--n-fft", "512", "--n-mels", "16"]
+POOLING = ["--system", "pooling", "--n-fft", "512", "--n-mels", "16", "--explain", "0"]
 ORACLE = [*POOLING, "--protocol", "A"]
 
 

@@ -32,7 +32,7 @@ from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.utils._parallel import _call, task
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
-FEATURES = ["--n-fft", "512", "--n-mels", "16"]
+FEATURES = ["--n-fft", "512", "--n-mels", "16", "--explain", "0"]
 POOLING = ["--system", "pooling", *FEATURES]
 AUTOENCODER = ["--system", "ae", *FEATURES, "--epochs", "1"]
 

@@ -146,7 +146,7 @@ def autoencoder(data, seed=0):
 
 
 DETECTORS = {f.__name__: f for f in (imdn, imdn_of_three, aegan, adversarial_aegan, autoencoder)}
-SLOW = ("imdn_of_three", "adversarial_aegan")
+SLOW = ("imdn", "imdn_of_three", "aegan", "adversarial_aegan")
 
 
 @pytest.fixture(

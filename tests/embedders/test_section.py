@@ -203,6 +203,7 @@ print(e.fit(X, [0, 1] * 10).transform(X).tobytes().hex())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_bits():
     runs = [
         subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True)

@@ -138,6 +138,7 @@ def test_a_fitted_ensemble_does_without_its_memory(clips, train, tmp_path):
     np.testing.assert_array_equal(ensemble.score_samples(clips), expected)
 
 
+@pytest.mark.slow
 def test_grid_search_end_to_end(tmp_path):
     """Two processes search 15 weights on a clip table; every member is fitted once."""
     clips = table(n_train=16)

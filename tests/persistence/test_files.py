@@ -200,7 +200,13 @@ def networks(**changes):
     return described("sk_asd.detectors.AutoEncoderDetector", state)
 
 
-@pytest.mark.parametrize("kind", ["width", "depth", "table", "trees", "texts"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "width",
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("depth", "table", "trees", "texts")),
+    ],
+)
 def test_small_files_do_not_take_much_memory(path, kind):
     arrays = {"big": np.zeros(1 << 17)}
     if kind == "width":

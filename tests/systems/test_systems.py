@@ -145,6 +145,7 @@ print(system.score_samples(clips).tobytes().hex())
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=["pooling", "sc"])
+@pytest.mark.slow
 def test_same_seed_same_bits(clips, system, tmp_path):
     def scores(_=None):
         return clone(system).fit(train(clips)).score_samples(clips).tobytes()
@@ -270,6 +271,7 @@ def small(system, **params):
     ],
     ids=["wsp-nfcdee", "imdn", "aegan-ad slider", "aegan-ad gearbox", "ae", "mobilenetv2"],
 )
+@pytest.mark.slow
 def test_systems_with_a_network_per_machine(system, tmp_path):
     clips = make_machine_sounds(("fan", "valve"), sections=2, **SOUNDS)
     fitted = clone(system).fit(train(clips))

@@ -105,7 +105,16 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 }
 
 
-@pytest.mark.parametrize("code", CASES.values(), ids=CASES)
+QUICK = ("scores", "pool", "scikit-learn")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=name, marks=() if name in QUICK else pytest.mark.slow)
+        for name, code in CASES.items()
+    ],
+)
 def test_forked_processes_do_not_hang(code):
     done = subprocess.run(
         [sys.executable, "-c", START + code], capture_output=True, text=True, timeout=120
@@ -113,6 +122,7 @@ def test_forked_processes_do_not_hang(code):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_model_used_in_the_child_alone(tmp_path):
     code = f"""
 import joblib

@@ -8,7 +8,6 @@ import pytest
 
 from sk_asd.datasets._audio import write_audio
 
-
 # Checks of scikit-learn that train a network for long: 300 samples, several times.
 DEAR = (("MobileNetV2Detector", "check_outliers"),)
 

@@ -13,9 +13,10 @@ from sk_asd.cli._common import (
 )
 from sk_asd.cli._models import TRUST
 from sk_asd.cli._run_folder import RunFolder, make_manifest
-from sk_asd.cli._run_parts import ENSEMBLES, check_run_options
+from sk_asd.cli._run_parts import check_run_options
 from sk_asd.cli._run_protocols import PROTOCOLS
-from sk_asd.cli._train import SYSTEMS, add_system_options, given_options
+from sk_asd.cli._train import add_system_options, given_options
+from sk_asd.systems._registry import BUILDERS, ENSEMBLES, SINGLE
 
 _NO_MATTER = ("device", "cache_dir", "n_jobs")  # options that no score depends on
 
@@ -51,10 +52,10 @@ def add_parser(commands):
     parser.add_argument("dir", metavar="DIR", help="folder with dev_data and perhaps eval_data")
     parser.add_argument(
         "--system",
-        choices=(*SYSTEMS, *ENSEMBLES),
+        choices=tuple(BUILDERS),
         required=True,
         metavar="NAME",
-        help=f"{', '.join(SYSTEMS)}; or an ensemble: {', '.join(ENSEMBLES)}",
+        help=f"{', '.join(SINGLE)}; or an ensemble: {', '.join(ENSEMBLES)}",
     )
     parser.add_argument("--out", required=True, metavar="RUN", help="folder to write")
     parser.add_argument(

@@ -4,25 +4,11 @@ import contextlib
 
 from sk_asd.cli._common import plain_warnings, relative_paths
 from sk_asd.cli._models import load_model, networks, save_model
-from sk_asd.cli._train import (
-    DETECTORS,
-    build,
-    check_options,
-    fit,
-    sections_of,
-    set_feature,
-)
+from sk_asd.cli._train import argument_of, build, check_options, fit, sections_of, set_feature
+from sk_asd.systems._registry import ENSEMBLES
 
-ENSEMBLES = {**{f"submission-{n}": n for n in (1, 2, 3, 4)}, "best": "best"}
-# Options of the members of an ensemble; all others are those of single systems.
-_SHARED = (
-    *("seed", "budget", "epochs", "device", "wav2vec"),
-    *("sr", "on_rate", "duration", "on_length", "cache_dir"),
-)
 # What can be chosen without training anew, as the report did.
 _CHOSEN_DETECTORS = ("knn", "lof", "cosine", "mahalanobis")
-_WITH_DETECTOR = ("pooling", "sc", "mhcr", "sc-wav2vec")
-_WITH_METRIC = ("aegan-ad", "ae")
 _CONTAMINATION = 0.1
 DOMAINS = "domains"  # the part that tells the domains apart
 
@@ -44,31 +30,24 @@ def check_run_options(system, protocol, options):
     ValueError
         Naming the option and what it applies to.
     """
-    if system in ENSEMBLES:
-        known = [name for name in _SHARED if name != "wav2vec" or ENSEMBLES[system] in (1, 2, 3)]
-        for name in options:
-            if name not in known:
-                option = name.replace("_", "-")
-                raise ValueError(f"--{option} applies to other systems, not to {system}.")
-        return
     check_options(system, options)
-    if protocol == "B":
+    if protocol == "B" or system in ENSEMBLES:
         return
-    if system not in (*_WITH_DETECTOR, *_WITH_METRIC):
+    chosen = what_is_chosen(system)
+    if chosen is None:
         raise ValueError(
             f"--protocol {protocol} has nothing to choose for {system} that would not have to be "
             "trained anew: give --protocol B."
         )
-    chosen = what_is_chosen(system)
     if chosen in options:
         raise ValueError(f"--{chosen} is what --protocol {protocol} chooses: leave one away.")
 
 
 def what_is_chosen(system):
-    """Name of what the protocols A and C choose."""
+    """Name of what the protocols A and C choose, None if nothing."""
     if system in ENSEMBLES:
         return "weight"
-    return "detector" if system in _WITH_DETECTOR else "metric"
+    return next((name for name in ("detector", "metric") if argument_of(name, system)), None)
 
 
 def make_parts(system, options, machine):
@@ -93,22 +72,14 @@ def make_parts(system, options, machine):
     """
     from sklearn.base import clone
 
-    from sk_asd import systems
     from sk_asd.cli._run_known import KnownScores
-    from sk_asd.systems._tables import MACHINES
+    from sk_asd.systems import make_system
 
-    known = machine if machine in MACHINES else None
     if system not in ENSEMBLES:
-        return None, {system: build(system, options, known)}
-    given = {name: options[name] for name in ("budget", "device", "wav2vec") if name in options}
-    whole = systems.make_submission(
-        ENSEMBLES[system],
-        known,
-        max_epochs=options.get("epochs"),
-        random_state=options["seed"],
-        verbose=1,
-        **given,
-    )
+        return None, {system: build(system, options, machine)}
+    given = {argument_of(option, system): value for option, value in options.items()}
+    given.pop(None, None)
+    whole = make_system(system, machine, verbose=1, **given)
     parts = {}
     for name, member in whole.estimators:
         if hasattr(member, "domain_classifier"):
@@ -291,9 +262,9 @@ def with_detector(grouped, name):
     """Unfitted copy of a GroupedDetector with another detector."""
     from sklearn.base import clone
 
-    from sk_asd import detectors
+    from sk_asd.systems._common import DETECTORS
 
-    return clone(grouped).set_params(detector=getattr(detectors, DETECTORS[name])())
+    return clone(grouped).set_params(detector=DETECTORS[name]())
 
 
 def threshold_of(training_scores):

@@ -2,7 +2,7 @@
 
 import argparse
 import contextlib
-import functools
+import textwrap
 import time
 
 from sk_asd.cli._common import (
@@ -18,77 +18,44 @@ from sk_asd.cli._common import (
     positive_int,
 )
 from sk_asd.cli._models import TRUST, check_model, networks, save_model
+from sk_asd.systems._registry import BUILDERS, ENSEMBLES, SINGLE
 
-_CLASSIFIERS = ("sc", "mhcr", "sc-wav2vec")
-_BASELINES = ("ae", "mobilenetv2")
-_DENSITIES = ("wsp-nfcdee", "imdn", "aegan-ad", *_BASELINES)
-SYSTEMS = ("pooling", *_CLASSIFIERS, *_DENSITIES)
-_NEURAL = (*_CLASSIFIERS, *_DENSITIES)
-_SPECTROGRAMS = tuple(name for name in SYSTEMS if name != "sc-wav2vec")
-# Options that mean something to some systems alone.
-_ONLY = {
-    "pooling": ("pooling",),
-    "r": ("pooling",),
-    "detector": ("pooling", *_CLASSIFIERS),
-    "over": ("pooling", *_CLASSIFIERS),
-    "target": (*_CLASSIFIERS, "mobilenetv2"),
-    "subtract_mean": _CLASSIFIERS,
-    "mixup": _CLASSIFIERS,
-    "n_frames": _NEURAL,
-    "epochs": _NEURAL,
-    "device": _NEURAL,
-    "budget": tuple(name for name in _NEURAL if name not in _BASELINES),
-    "wav2vec": ("sc-wav2vec",),
-    "metric": ("aegan-ad", "ae"),
-    "feature": ("pooling", "sc", "mhcr"),
-    "n_fft": _SPECTROGRAMS,
-    "hop_length": _SPECTROGRAMS,
-    "n_mels": _SPECTROGRAMS,
-}
 _STATISTICS = ("mean", "std", "max", "gwrp")
-_FEATURE_OPTIONS = (
-    "sr",
-    "duration",
-    "on_length",
-    "on_rate",
-    "n_fft",
-    "hop_length",
-    "n_mels",
-    "cache_dir",
-    "n_jobs",
-)
-# Arguments of the builders, and parameters of the Pipelines they return, by option.
+_DETECTORS = ("knn", "lof", "cosine", "mahalanobis", "gmm")
+# What an option sets: an argument of the system's builder, by the first of these names that it has,
+# or a parameter of the feature extractor or of networks. It applies to the systems that have it.
 _ARGUMENTS = {
-    "over": "over",
-    "pooling": "statistics",
-    "r": "r",
-    "budget": "budget",
-    "device": "device",
-    "epochs": "max_epochs",
-    "wav2vec": "model",
-    "metric": "metric",
+    "feature": ("feature",),
+    "detector": ("detector",),
+    "over": ("over",),
+    "pooling": ("statistics",),
+    "r": ("r",),
+    "target": ("target", "targets"),
+    "budget": ("budget",),
+    "device": ("device",),
+    "epochs": ("max_epochs",),
+    "wav2vec": ("model", "wav2vec"),
+    "metric": ("metric",),
+    "seed": ("random_state",),
 }
-DETECTORS = {
-    "knn": "KNNDetector",
-    "lof": "LOFDetector",
-    "cosine": "CosineDetector",
-    "mahalanobis": "MahalanobisDetector",
-    "gmm": "GaussianMixtureDetector",
-}
+_OF_CLIPS = ("sr", "duration", "on_length", "on_rate", "cache_dir", "n_jobs")
+_OF_SPECTROGRAMS = ("n_fft", "hop_length", "n_mels")
+_OF_NETWORKS = ("n_frames", "subtract_mean", "mixup")
+
+
+def _listed(builders):
+    """Names of systems with what they are, as lines."""
+    width = max(map(len, builders)) + 2
+    return "\n".join(
+        textwrap.fill(f"  {name:{width}}{b.summary}", 96, subsequent_indent=" " * (width + 2))
+        for name, b in builders.items()
+    )
+
 
 _DESCRIPTION = f"""\
 Train a system on the normal training recordings of a folder and write a model file.
 
-  pooling     log-mel spectrogram, pooled over time, and an outlier detector; takes seconds
-  sc          a network that learns to tell the recordings' machines, sections, domains and
-              attributes apart, and an outlier detector on its embeddings
-  mhcr        the same with a head of its own for every attribute, which numbers are regressed by
-  sc-wav2vec  as sc, on features of a pre-trained wav2vec model instead of a spectrogram
-  wsp-nfcdee  normalizing flows: how likely is the spectrogram's mean and spread over time
-  imdn        how likely is a frame, given those around it
-  aegan-ad    how well does an autoencoder, trained against a critic, reconstruct windows
-  ae          baseline of the challenge: an autoencoder of five frames
-  mobilenetv2 baseline of the challenge: how sure is a classifier of the section
+{_listed(SINGLE)}
 
 One model serves all machines and sections found; each has a detector of its own.
 
@@ -99,7 +66,7 @@ def add_parser(commands):
     """Add the command."""
     parser = add_command(commands, "train", run, "train a system", _DESCRIPTION)
     parser.add_argument("dir", metavar="DIR", help="folder of recordings")
-    parser.add_argument("--system", choices=SYSTEMS, required=True, help="what to train")
+    parser.add_argument("--system", choices=tuple(SINGLE), required=True, help="what to train")
     parser.add_argument("--out", required=True, metavar="MODEL", help="model file to write")
     add_machine(parser)
     add_n_jobs(parser)
@@ -108,7 +75,7 @@ def add_parser(commands):
 
 def add_system_options(parser):
     """Add the options of the systems."""
-    parser.add_argument("--detector", choices=tuple(DETECTORS), help="outlier detector")
+    parser.add_argument("--detector", choices=_DETECTORS, help="outlier detector")
     parser.add_argument(
         "--over",
         metavar="COL",
@@ -246,7 +213,7 @@ def run(args):
 
 def given_options(args):
     """Options for the system that were given, by name."""
-    known = ("seed", *_FEATURE_OPTIONS, *_ONLY)
+    known = (*_ARGUMENTS, *_OF_CLIPS, *_OF_SPECTROGRAMS, *_OF_NETWORKS)
     return {name: value for name in known if (value := getattr(args, name)) is not None}
 
 
@@ -258,15 +225,39 @@ def check_options(system, options):
     ValueError
         Naming the option and what it applies to.
     """
-    for name, systems in _ONLY.items():
-        if name in options and system not in systems:
-            option, known = name.replace("_", "-"), ", ".join(systems)
-            raise ValueError(f"--{option} applies to --system {known}, not to {system}.")
-    default = "stft" if system in ("sc", "mhcr") else "logmel"
-    if "n_mels" in options and options.get("feature", default) == "stft":
-        raise ValueError("--n-mels applies to --feature logmel, not to stft.")
+    feature = {"feature": options["feature"]} if "feature" in options else {}
+    for option in options:
+        if not _applies(option, system, **feature):
+            known = [name for name in SINGLE if _applies(option, name, feature="logmel")]
+            if system in ENSEMBLES:
+                name = option.replace("_", "-")
+                raise ValueError(f"--{name} applies to other systems, not to {system}.")
+            if system in known:
+                raise ValueError("--n-mels applies to --feature logmel, not to stft.")
+            raise ValueError(
+                f"--{option.replace('_', '-')} applies to --system {', '.join(known)}, "
+                f"not to {system}."
+            )
     if "r" in options and "gwrp" not in options.get("pooling", ("gwrp",)):
         raise ValueError(f"--r applies to --pooling gwrp, not to {'+'.join(options['pooling'])}.")
+
+
+def argument_of(option, system):
+    """Argument of a system's builder that an option sets, or None."""
+    arguments = BUILDERS[system].arguments
+    return next((name for name in _ARGUMENTS.get(option, ()) if name in arguments), None)
+
+
+def _applies(option, system, **feature):
+    """Whether an option means something to a system, perhaps one with another feature."""
+    if option in ("seed", *_OF_CLIPS) or argument_of(option, system) is not None:
+        return True
+    if option in _ARGUMENTS or system in ENSEMBLES:  # whose members have parameters of their own
+        return False
+    pipeline = BUILDERS[system].make(**(feature if argument_of("feature", system) else {}))
+    if option in _OF_NETWORKS:
+        return any(option in network.get_params() for network in networks(pipeline))
+    return f"feature__{option}" in pipeline.get_params()
 
 
 def check_columns(clips, options):
@@ -305,48 +296,32 @@ def build(system, options, machine=None):
     Parameters
     ----------
     system : str
-        One of `SYSTEMS`.
+        Name of a single system.
     options : dict
         Options as :func:`given_options` returns them.
     machine : str, default=None
-        Machine whose settings are taken; None for those that serve all.
+        Machine whose settings are taken, where it has some; None for those that serve all.
 
     Returns
     -------
     Pipeline
         Unfitted.
     """
-    from sk_asd import detectors, features, systems
+    from sk_asd.systems import make_system
 
-    seed = options.get("seed")
-    given = {name: options[option] for option, name in _ARGUMENTS.items() if option in options}
-    if "detector" in options:
-        given["detector"] = detector = getattr(detectors, DETECTORS[options["detector"]])()
-        if "random_state" in detector.get_params():
-            detector.set_params(random_state=seed)
-    if system == "pooling":
-        if options.get("feature") == "stft":
-            given["feature"] = features.STFT()
-        pipeline = systems.make_pooling(**given)
-    else:
-        check_device(options.get("device", "auto"))
-        given["machine"] = machine
-        if "feature" in options:
-            given["feature"] = options["feature"]
-        if system in _BASELINES:
-            make = functools.partial(systems.make_baseline, system)
-        else:
-            make = getattr(systems, f"make_{system.replace('-', '_')}")
-        if "target" in options and system == "mhcr":
-            given["targets"] = options["target"]
-        elif "target" in options:
-            target = options["target"]
-            given["target"] = target[0] if len(target) == 1 else target
-            if system == "mobilenetv2" and "machine" in target:
-                given["by"] = None
-        pipeline = make(**given, random_state=seed, verbose=1)
+    check_device(options.get("device", "auto"))
+    given = {argument_of(option, system): value for option, value in options.items()}
+    given.pop(None, None)
+    target = given.get("target", ())
+    if len(target) == 1:
+        (given["target"],) = target
+    if system == "mobilenetv2" and "machine" in target:
+        given["by"] = None  # one network tells all machines apart
+    if "verbose" in SINGLE[system].arguments:
+        given["verbose"] = 1
+    pipeline = make_system(system, machine, **given)
     set_feature(pipeline, options)
-    training = {k: options[k] for k in ("n_frames", "subtract_mean", "mixup") if k in options}
+    training = {k: options[k] for k in _OF_NETWORKS if k in options}
     for network in networks(pipeline):
         network.set_params(**training)
     return pipeline
@@ -354,8 +329,8 @@ def build(system, options, machine=None):
 
 def set_feature(pipeline, options):
     """Set those of the options that are about the feature extractor."""
-    changes = {f"feature__{name}": options[name] for name in _FEATURE_OPTIONS if name in options}
-    pipeline.set_params(**changes)
+    names = [name for name in (*_OF_CLIPS, *_OF_SPECTROGRAMS) if name in options]
+    pipeline.set_params(**{f"feature__{name}": options[name] for name in names})
 
 
 def fit(pipeline, clips, progress):

@@ -1,11 +1,24 @@
-"""Builders that return ready, unfitted Pipelines, and the results of the AITHU report."""
+"""Builders that return ready, unfitted Pipelines, and the results of the AITHU report.
 
-from sk_asd.systems._classification import make_mhcr, make_sc, make_sc_wav2vec
-from sk_asd.systems._pooling import make_pooling
-from sk_asd.systems._probabilistic import make_imdn, make_wsp_nfcdee
-from sk_asd.systems._reconstruction import make_aegan_ad, make_baseline
-from sk_asd.systems._report_results import REPORT_RESULTS, report_results
-from sk_asd.systems._submission import make_submission
+They are loaded on first use, so that names of systems can be listed without torch.
+"""
+
+import importlib
+
+_WHERE = {
+    "make_aegan_ad": "_reconstruction",
+    "make_baseline": "_reconstruction",
+    "make_imdn": "_probabilistic",
+    "make_mhcr": "_classification",
+    "make_pooling": "_pooling",
+    "make_sc": "_classification",
+    "make_sc_wav2vec": "_classification",
+    "make_submission": "_submission",
+    "make_system": "_registry",
+    "make_wsp_nfcdee": "_probabilistic",
+    "REPORT_RESULTS": "_report_results",
+    "report_results": "_report_results",
+}
 
 __all__ = [
     "REPORT_RESULTS",
@@ -17,6 +30,17 @@ __all__ = [
     "make_sc",
     "make_sc_wav2vec",
     "make_submission",
+    "make_system",
     "make_wsp_nfcdee",
     "report_results",
 ]
+
+
+def __getattr__(name):
+    if name in _WHERE:
+        return getattr(importlib.import_module(f"sk_asd.systems.{_WHERE[name]}"), name)
+    raise AttributeError(f"module 'sk_asd.systems' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -2,19 +2,11 @@
 
 from sklearn.pipeline import Pipeline
 
-from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
-from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import STFT, LogMel, Wav2Vec
 from sk_asd.systems import _tables
-from sk_asd.systems._common import check_choice
+from sk_asd.systems._common import check_choice, check_feature, grouped
 
-_DETECTORS = {
-    "knn": KNNDetector,
-    "lof": LOFDetector,
-    "cosine": CosineDetector,
-    "mahalanobis": MahalanobisDetector,
-}
 # For machines that are not in Table 3, and for several at a time.
 _ANY = {
     "feature": "stft",
@@ -76,7 +68,7 @@ def make_sc(
     target : str or sequence of str, default=None
         Columns that make the classes; see :class:`~sk_asd.embedders.SectionEmbedder`. None: machine
         and section, as in the report, or ``"joint"`` for the laptop, which tells more clips apart.
-    detector : {"knn", "lof", "cosine", "mahalanobis"} or outlier detector, default=None
+    detector : {"knn", "lof", "cosine", "mahalanobis", "gmm"} or outlier detector, default=None
         None is :class:`~sk_asd.detectors.MahalanobisDetector`, the
         best of the four on the recordings of ``benchmarks/results/classification.md``.
     by : str or sequence of str, default=("machine", "section")
@@ -118,7 +110,7 @@ def make_sc(
     embedder = SectionEmbedder(
         target=target, device=device, random_state=random_state, verbose=verbose, **settings
     )
-    return _pipeline(feature, embedder, detector or "mahalanobis", by, over)
+    return _pipeline(feature, embedder, grouped(detector or "mahalanobis", by, over, random_state))
 
 
 def make_mhcr(
@@ -162,7 +154,7 @@ def make_mhcr(
         regressed is part of the machine's row.
     loss_weights : dict of str to float, default=None
         Factors of the heads' losses.
-    detector : {"knn", "lof", "cosine", "mahalanobis"} or outlier detector, default=None
+    detector : {"knn", "lof", "cosine", "mahalanobis", "gmm"} or outlier detector, default=None
         None is :class:`~sk_asd.detectors.MahalanobisDetector`, the
         best of the four on the recordings of ``benchmarks/results/classification.md``.
     by : str or sequence of str, default=("machine", "section")
@@ -208,7 +200,7 @@ def make_mhcr(
         verbose=verbose,
         **settings,
     )
-    return _pipeline(feature, embedder, detector or "mahalanobis", by, over)
+    return _pipeline(feature, embedder, grouped(detector or "mahalanobis", by, over, random_state))
 
 
 def make_sc_wav2vec(
@@ -243,7 +235,7 @@ def make_sc_wav2vec(
         machine sounds, that needs no download.
     target : str or sequence of str, default=None
         Columns that make the classes; see :func:`make_sc`.
-    detector : {"knn", "lof", "cosine", "mahalanobis"} or outlier detector, default=None
+    detector : {"knn", "lof", "cosine", "mahalanobis", "gmm"} or outlier detector, default=None
         None is that of the machine's column in Table 5.
     by : str or sequence of str, default=("machine", "section")
         Columns whose values get a detector of their own.
@@ -291,7 +283,8 @@ def make_sc_wav2vec(
         **{**settings, **_WAV2VEC_WINDOWS, **_epochs(max_epochs)},
     )
     detector = detector or _tables.WAV2VEC_DETECTOR.get(machine, "knn")
-    return _pipeline(Wav2Vec(model, device=device), embedder, detector, by, over)
+    detector = grouped(detector, by, over, random_state)
+    return _pipeline(Wav2Vec(model, device=device), embedder, detector)
 
 
 def _epochs(max_epochs):
@@ -301,6 +294,7 @@ def _epochs(max_epochs):
 def _settings(machine, budget, feature, backbone, max_epochs):
     """Feature extractor, and parameters of the embedder, of a machine's row."""
     check_choice(machine, budget)
+    check_feature(feature)
     row = _tables.SC.get(machine, _ANY)
     laptop = budget == "laptop"
     feature = row["feature"] if feature is None else feature
@@ -311,8 +305,6 @@ def _settings(machine, budget, feature, backbone, max_epochs):
         feature = LogMel(n_fft=n_fft, hop_length=512, n_mels=n_mels)
     elif feature == "stft":
         feature = STFT(n_fft=512 if laptop else row["n_fft"], hop_length=512)
-    elif isinstance(feature, str):
-        raise ValueError(f"feature must be one of ['logmel', 'stft'], got {feature!r}.")
     settings = {"backbone": backbone, "n_frames": row["n_frames"], **_REPORT}
     if laptop:
         settings |= _LAPTOP
@@ -321,15 +313,5 @@ def _settings(machine, budget, feature, backbone, max_epochs):
     return feature, settings | _epochs(max_epochs)
 
 
-def _pipeline(feature, embedder, detector, by, over):
-    if isinstance(detector, str):
-        if detector not in _DETECTORS:
-            raise ValueError(f"detector must be one of {list(_DETECTORS)}, got {detector!r}.")
-        detector = _DETECTORS[detector]()
-    return Pipeline(
-        [
-            ("feature", feature),
-            ("embedder", embedder),
-            ("detector", GroupedDetector(detector, by=by, over=over)),
-        ]
-    )
+def _pipeline(feature, embedder, detector):
+    return Pipeline([("feature", feature), ("embedder", embedder), ("detector", detector)])

@@ -2,10 +2,25 @@
 
 from sklearn.pipeline import Pipeline
 
+from sk_asd.detectors import (
+    CosineDetector,
+    GaussianMixtureDetector,
+    KNNDetector,
+    LOFDetector,
+    MahalanobisDetector,
+)
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.systems._tables import MACHINES
 
 BUDGETS = ("laptop", "report")
+DETECTORS = {
+    "knn": KNNDetector,
+    "lof": LOFDetector,
+    "cosine": CosineDetector,
+    "mahalanobis": MahalanobisDetector,
+    "gmm": GaussianMixtureDetector,
+}
+FEATURES = ("logmel", "stft")
 
 
 def check_choice(machine, budget):
@@ -18,7 +33,24 @@ def check_choice(machine, budget):
         raise ValueError(f"budget must be one of {list(BUDGETS)}, got {budget!r}.")
 
 
-def neural_pipeline(feature, detector, max_epochs, by="machine"):
+def check_feature(feature):
+    """Refuse an unknown name of a feature extractor."""
+    if isinstance(feature, str) and feature not in FEATURES:
+        raise ValueError(f"feature must be one of {list(FEATURES)}, got {feature!r}.")
+
+
+def grouped(detector, by, over, random_state=None):
+    """An outlier detector, given itself or by its name, for every group."""
+    if isinstance(detector, str):
+        if detector not in DETECTORS:
+            raise ValueError(f"detector must be one of {list(DETECTORS)}, got {detector!r}.")
+        detector = DETECTORS[detector]()
+        if "random_state" in detector.get_params():
+            detector.set_params(random_state=random_state)
+    return GroupedDetector(detector, by=by, over=over)
+
+
+def neural_pipeline(feature, detector, max_epochs, by):
     """Feature extractor, and a network for every machine; one for all without `by`."""
     if max_epochs is not None:
         detector.set_params(max_epochs=max_epochs)

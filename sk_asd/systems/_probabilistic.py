@@ -16,6 +16,7 @@ def make_wsp_nfcdee(
     budget="laptop",
     flow="maf",
     pooling="wsp",
+    by="machine",
     max_epochs=None,
     device="auto",
     random_state=None,
@@ -39,6 +40,8 @@ def make_wsp_nfcdee(
         Conditional density; see :class:`~sk_asd.detectors.WSPFlowDetector`.
     pooling : {"wsp", "mean", "std", "gwrp", "none"}, default="wsp"
         What is taken over time; ``"none"`` is NFCDEE, without pooling.
+    by : str or sequence of str, default="machine"
+        Columns whose values get a network of their own; None is one network for all clips.
     max_epochs : int, default=None
         Number of epochs; None is that of the budget.
     device : str, default="auto"
@@ -51,7 +54,7 @@ def make_wsp_nfcdee(
     Returns
     -------
     Pipeline
-        Steps ``feature`` and ``detector``, unfitted; each machine has a network of its own.
+        Steps ``feature`` and ``detector``, unfitted.
 
     Raises
     ------
@@ -84,7 +87,7 @@ def make_wsp_nfcdee(
         verbose=verbose,
         **settings,
     )
-    return neural_pipeline(feature, detector, max_epochs)
+    return neural_pipeline(feature, detector, max_epochs, by)
 
 
 def make_imdn(
@@ -92,6 +95,7 @@ def make_imdn(
     *,
     budget="laptop",
     mixture="frame",
+    by="machine",
     max_epochs=None,
     device="auto",
     random_state=None,
@@ -109,6 +113,8 @@ def make_imdn(
         30, a narrower network, and 45 minutes of training at most.
     mixture : {"frame", "bin", "literal"}, default="frame"
         Likelihood; see :class:`~sk_asd.detectors.IMDNDetector`.
+    by : str or sequence of str, default="machine"
+        Columns whose values get a network of their own; None is one network for all clips.
     max_epochs : int, default=None
         Number of epochs; None is that of the budget.
     device : str, default="auto"
@@ -121,7 +127,7 @@ def make_imdn(
     Returns
     -------
     Pipeline
-        Steps ``feature`` and ``detector``, unfitted; each machine has a network of its own.
+        Steps ``feature`` and ``detector``, unfitted.
 
     Raises
     ------
@@ -156,4 +162,4 @@ def make_imdn(
     detector = IMDNDetector(
         mixture=mixture, device=device, random_state=random_state, verbose=verbose, **settings
     )
-    return neural_pipeline(feature, detector, max_epochs)
+    return neural_pipeline(feature, detector, max_epochs, by)

@@ -15,6 +15,7 @@ def make_aegan_ad(
     *,
     budget="laptop",
     metric="input_l2_mean",
+    by="machine",
     max_epochs=None,
     device="auto",
     random_state=None,
@@ -39,6 +40,8 @@ def make_aegan_ad(
     metric : str, default="input_l2_mean"
         Score; see :class:`~sk_asd.detectors.AEGANDetector`. The report took the best one on the
         test data for each machine.
+    by : str or sequence of str, default="machine"
+        Columns whose values get a network of their own; None is one network for all clips.
     max_epochs : int, default=None
         Number of epochs; None is that of the budget.
     device : str, default="auto"
@@ -51,7 +54,7 @@ def make_aegan_ad(
     Returns
     -------
     Pipeline
-        Steps ``feature`` and ``detector``, unfitted; each machine has a network of its own.
+        Steps ``feature`` and ``detector``, unfitted.
 
     Raises
     ------
@@ -84,12 +87,11 @@ def make_aegan_ad(
         metric, device=device, random_state=random_state, verbose=verbose, **settings
     )
     feature = LogMel(n_fft=2048, hop_length=512, n_mels=128)
-    return neural_pipeline(feature, detector, max_epochs)
+    return neural_pipeline(feature, detector, max_epochs, by)
 
 
 def make_baseline(
     kind,
-    machine=None,
     *,
     metric="mse",
     target="section",
@@ -105,8 +107,6 @@ def make_baseline(
     ----------
     kind : {"ae", "mobilenetv2"}
         Autoencoder of five stacked frames, or classifier of sections.
-    machine : str, default=None
-        Machine; the settings are the same for all.
     metric : {"mse", "mahalanobis", "mahalanobis_of_mean"}, default="mse"
         Score of the autoencoder; see :class:`~sk_asd.detectors.AutoEncoderDetector`.
     target : str or sequence of str, default="section"
@@ -131,7 +131,7 @@ def make_baseline(
     Raises
     ------
     ValueError
-        If `kind` or `machine` is unknown.
+        If `kind` is unknown.
 
     References
     ----------
@@ -146,7 +146,6 @@ def make_baseline(
     """
     if kind not in _BASELINES:
         raise ValueError(f"kind must be one of {list(_BASELINES)}, got {kind!r}.")
-    check_choice(machine, "report")
     common = {"device": device, "random_state": random_state, "verbose": verbose}
     detector = (
         AutoEncoderDetector(metric, **common)

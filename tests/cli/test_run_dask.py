@@ -24,11 +24,11 @@ from sk_asd._versions import versions
 from sk_asd.cli import _run_cluster
 from sk_asd.cli._run import with_absolute_paths
 from sk_asd.cli._run_folder import RunFolder
-from sk_asd.cli._run_parts import ENSEMBLES, make_parts
-from sk_asd.cli._train import SYSTEMS
+from sk_asd.cli._run_parts import make_parts
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import GaussianMixtureDetector, KNNDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
+from sk_asd.systems._registry import BUILDERS
 from sk_asd.utils._parallel import _call, task
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
@@ -250,7 +250,7 @@ def dies_once(marker):
 
 
 class TestTasks:
-    @pytest.mark.parametrize("system", [*SYSTEMS, *ENSEMBLES])
+    @pytest.mark.parametrize("system", BUILDERS)
     def test_hold_paths_and_no_arrays(self, system, tmp_path):
         """100 clips with attributes, in a folder with a long name."""
         folder = tmp_path / "storage of the plant" / "dcase2022" / "dev_data"

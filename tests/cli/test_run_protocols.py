@@ -1,5 +1,6 @@
 """``sk-asd run``: evaluation data, ensembles and protocols."""
 
+import functools
 import os
 from types import SimpleNamespace
 
@@ -57,6 +58,7 @@ def ground_truth(both):
 def small(monkeypatch):
     """Make all submissions ensembles of two or three pooled spectrograms."""
 
+    @functools.wraps(systems.make_submission)  # the options that it has
     def make_submission(number, machine, *, weights=None, random_state=None, **options):
         members = [
             (name, make_pooling(feature=LogMel(n_fft=512, n_mels=16), r=r))

@@ -239,7 +239,7 @@ def test_baselines():
         5,
         "mahalanobis",
     )
-    classifier = make_baseline("mobilenetv2", "fan")["detector"].detector
+    classifier = make_baseline("mobilenetv2")["detector"].detector
     assert (classifier.target, classifier.n_frames, classifier.max_epochs) == ("section", 64, 20)
     assert make_baseline("mobilenetv2", by="section")["detector"].by == "section"
     one = make_baseline("mobilenetv2", target=("machine", "section"), by=None)["detector"]

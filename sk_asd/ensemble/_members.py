@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.pipeline import Pipeline
 from sklearn.utils import Bunch, get_tags
 
 from sk_asd.ensemble._memory import call_once
@@ -41,8 +42,15 @@ def fit_member(member, X, folds):
     return fitted, scores
 
 
-def fit_named(name, member, X, folds, memory, key):
-    """Fitted member and its training scores, from memory where they are known under `key`.
+def fit_behind(member, extractor, features, folds):
+    """As :func:`fit_member`, of a Pipeline whose first step has been fitted and applied already."""
+    behind, scores = fit_member(member[1:], features, folds)
+    head = member.steps[0][0], extractor
+    return Pipeline([head, *behind.steps], verbose=member.verbose), scores
+
+
+def call_named(name, memory, key, function, *args):
+    """What a function does with a member, from memory where it is known under `key`.
 
     Raises
     ------
@@ -50,21 +58,7 @@ def fit_named(name, member, X, folds, memory, key):
         As the member raises it, or if a score is NaN or +inf; the message has its name.
     """
     try:
-        return call_once(memory, key, fit_member, member, X, folds)
-    except ValueError as error:
-        raise ValueError(f"Member {name!r}: {error}") from error
-
-
-def score_named(name, member, X, memory, key):
-    """Scores of a fitted member, from memory where they are known under `key`.
-
-    Raises
-    ------
-    ValueError
-        As the member raises it, or if a score is NaN or +inf; the message has its name.
-    """
-    try:
-        return call_once(memory, key, scores_of, member, X)
+        return call_once(memory, key, function, *args)
     except ValueError as error:
         raise ValueError(f"Member {name!r}: {error}") from error
 

@@ -13,13 +13,14 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from sk_asd.ensemble._front_ends import shared_features
 from sk_asd.ensemble._groups import (
     BY,
     ByColumns,
     folds_of,
     one_group,
 )
-from sk_asd.ensemble._members import NamedMembers, fit_named, score_named
+from sk_asd.ensemble._members import NamedMembers, call_named, fit_behind, fit_member
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
@@ -29,6 +30,7 @@ from sk_asd.utils._learning import learns, why_not_learn
 from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
+from sk_asd.utils._system import scores_of, unwrapped
 from sk_asd.utils._thresholds import normal_threshold
 
 
@@ -38,6 +40,9 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     Every member is fitted to the same clips. Its scores are standardised by the mean and standard
     deviation of its training scores within each group of clips, so that members of any scale can
     be added, and clips of different sections compared.
+
+    Clips are read once for all members that are Pipelines and begin with a feature extractor, and
+    features that several of them begin with are computed once.
 
     Parameters
     ----------
@@ -223,10 +228,18 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             clips = content_key(X, folds)
             self._keys = [content_key(clone(member), clips) for member in members]
         # Worker processes are slow to start, where there is nothing for them to do.
-        known = self.memory is not None and all(is_known(self.memory, key) for key in self._keys)
-        fitted = Parallel(n_jobs=1 if known else self.n_jobs)(
-            task(fit_named, name, member, X, folds, self.memory, key)
-            for name, member, key in zip(names, members, self._keys)
+        known = [key is not None and is_known(self.memory, key) for key in self._keys]
+        new = {i: member for i, member in enumerate(members) if not known[i]}
+        shared = shared_features(new, X, fit=True)
+        work = [
+            (fit_behind, member, *shared[i], folds)
+            if i in shared
+            else (fit_member, member, X, folds)
+            for i, member in enumerate(members)
+        ]
+        fitted = Parallel(n_jobs=1 if all(known) else self.n_jobs)(
+            task(call_named, name, self.memory, key, *what)
+            for name, key, what in zip(names, self._keys, work)
         )
         self._names = names
         self.estimators_ = [member for member, _ in fitted]
@@ -456,13 +469,20 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         """Standardised scores as a plain matrix."""
         check_is_fitted(self)
         X, groups = self.split_groups(X)
-        memory, keys = None, self._keys
+        memory, keys, shared = None, self._keys, {}
+        members = [unwrapped(member) for member in self.estimators_]
         if keys[0] is not None and is_writable(self.memory):
             memory, clips = self.memory, content_key(X)
             keys = [content_key(key, clips) for key in keys]
+        else:
+            shared = shared_features(dict(enumerate(members)), X)
+        work = [
+            (member[1:], shared[i][1]) if i in shared else (member, X)
+            for i, member in enumerate(members)
+        ]
         scores = Parallel(n_jobs=self.n_jobs, prefer="threads")(
-            task(score_named, name, member, X, memory, key)
-            for name, member, key in zip(self._names, self.estimators_, keys)
+            task(call_named, name, memory, key, scores_of, *what)
+            for name, key, what in zip(self._names, keys, work)
         )
         return self._in_units(np.column_stack(scores), groups)
 

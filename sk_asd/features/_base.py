@@ -39,12 +39,20 @@ _LEAST_AHEAD = 256  # as many of the clip
 _LONG = 2**24  # samples of a clip that is longer than most
 
 
+def _count(needed, wave, sr):
+    """How much of a waveform to take, None for all of it."""
+    n = needed(len(wave), sr) if callable(needed) else needed
+    return None if n < 0 else n
+
+
 class _Files:
     """Waveforms of the column ``path``."""
 
     def __init__(self, X, estimator):
         self.paths = X["path"].tolist()
         self.channel = estimator.channel
+        self.keep = False  # clips that `_hear` has read as a whole, for `transform` right after it
+        self._kept = {}
 
     def __len__(self):
         return len(self.paths)
@@ -56,7 +64,16 @@ class _Files:
         return os.fspath(path)
 
     def read(self, row, needed=-1):
+        if row in self._kept:
+            wave, sr = self._kept.pop(row)
+            return wave[: _count(needed, wave, sr)], sr
         return read_audio(self.name(row), channel=self.channel, frames=needed)
+
+    def hear(self, row):
+        wave, sr = self.read(row, _MOST_HEARD)
+        if self.keep and len(wave) < _MOST_HEARD:
+            self._kept[row] = wave, sr
+        return wave, sr
 
     def length(self, row):
         info = audio_info(self.name(row))
@@ -100,8 +117,10 @@ class _Arrays:
 
     def read(self, row, needed=-1):
         wave, sr = as_samples(self.waves[row], self.name(row)), self.rates[row]
-        n = needed(len(wave), sr) if callable(needed) else needed
-        return (wave if n < 0 else wave[:n]), sr
+        return wave[: _count(needed, wave, sr)], sr
+
+    def hear(self, row):
+        return self.read(row, _MOST_HEARD)
 
     def length(self, row):
         wave, sr = self.read(row)
@@ -180,7 +199,11 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         self : object
             The fitted extractor.
         """
-        source = self._source(X, reset=True)
+        self._fit_to(self._source(X, reset=True), X)
+        return self
+
+    def _fit_to(self, source, X, heard=None):
+        """Fit to clips, of which another extractor may have heard some already."""
         if self.duration is None:
             self.n_samples_ = self._length_of_first(source)
             origin = f"{source.name(0)}: the clip has {self.n_samples_} samples"
@@ -191,8 +214,8 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             self.n_features_in_ = self.n_samples_
             vars(self).pop("feature_names_in_", None)
         self._setup(origin)
-        self.peak_, self.quiet_ = self._hear(source)
-        return self
+        self.peak_, self.quiet_ = heard = heard or self._hear(source)
+        return heard
 
     def transform(self, X):
         """Compute the features.
@@ -223,7 +246,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         shape = (len(source), *self._shape())
         if self.cache_dir is None:
             features = np.empty(shape, dtype=np.float32)
-            for _ in self._blocks(source, lambda rows: features[rows]):
+            for _ in fill([self], source, lambda rows: [features[rows]]):
                 pass
         else:
             features = self._cached(source, shape)
@@ -265,7 +288,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         peak, levels = 0.0, []
         for row in np.unique(np.linspace(0, len(source) - 1, _N_HEARD).astype(int)):
             try:
-                wave, sr = source.read(row, _MOST_HEARD)
+                wave, sr = source.hear(row)
             except (OSError, ValueError, TypeError):
                 continue
             wave = wave[is_sample(wave)]
@@ -346,33 +369,6 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             return min(torch.get_num_threads(), joblib.cpu_count())
         return joblib.effective_n_jobs(self.n_jobs)
 
-    def _blocks(self, source, allocate):
-        """Yield the features block by block, in order, filled by threads that run ahead a little.
-
-        A thread does all of a clip's work, so that decoding and computing overlap and a waveform
-        stays in the cache of its core.
-        """
-        n_threads = min(self._n_threads(), len(source))
-        clip_bytes = 4 * math.prod(self._shape())
-        block = max(1, min(16, _BLOCK_BYTES // clip_bytes, len(source) // n_threads))
-        scratch = threading.local()
-
-        def compute(rows, out):
-            if not hasattr(scratch, "kernel"):
-                scratch.kernel = self._kernel()
-            for row, features in zip(range(rows.start, rows.stop), out):
-                scratch.kernel(self._load(source, row), features)
-            return out
-
-        pending = deque()
-        with ThreadPoolExecutor(n_threads, "sk_asd", _limit_torch_to_this_thread) as pool:
-            for rows in gen_batches(len(source), block):
-                pending.append(pool.submit(compute, rows, allocate(rows)))
-                if len(pending) > n_threads + 1:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-
     def _value_params(self):
         """Parameters that features depend on, in a form whose ``repr`` tells them apart."""
         params = self.get_params(deep=False)
@@ -388,14 +384,59 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             return features
 
         def allocate(rows):
-            return np.empty((rows.stop - rows.start, *shape[1:]), np.float32)
+            return [np.empty((rows.stop - rows.start, *shape[1:]), np.float32)]
 
-        return file.write(self._blocks(source, allocate))
+        return file.write(block for (block,) in fill([self], source, allocate))
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = []
         return tags
+
+
+def fill(extractors, source, allocate):
+    """Compute features block by block, by threads that run ahead a little.
+
+    A thread does all of a clip's work, so that decoding and computing overlap and a waveform stays
+    in the cache of its core.
+
+    Parameters
+    ----------
+    extractors : list of BaseExtractor
+        Fitted; all read clips as the first one does.
+    source : _Files or _Arrays
+        The clips.
+    allocate : callable
+        ``allocate(rows)`` gives an array for every extractor's features of the rows.
+
+    Yields
+    ------
+    list of ndarray
+        The arrays, filled, in order.
+    """
+    lead = extractors[0]
+    n_threads = min(lead._n_threads(), len(source))
+    clip_bytes = 4 * sum(math.prod(extractor._shape()) for extractor in extractors)
+    block = max(1, min(16, _BLOCK_BYTES // clip_bytes, len(source) // n_threads))
+    scratch = threading.local()
+
+    def compute(rows, arrays):
+        if not hasattr(scratch, "kernels"):
+            scratch.kernels = [extractor._kernel() for extractor in extractors]
+        for i, row in enumerate(range(rows.start, rows.stop)):
+            wave = lead._load(source, row)
+            for kernel, out in zip(scratch.kernels, arrays):
+                kernel(wave, out[i])
+        return arrays
+
+    pending = deque()
+    with ThreadPoolExecutor(n_threads, "sk_asd", _limit_torch_to_this_thread) as pool:
+        for rows in gen_batches(len(source), block):
+            pending.append(pool.submit(compute, rows, allocate(rows)))
+            if len(pending) > n_threads + 1:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
 
 
 @functools.cache

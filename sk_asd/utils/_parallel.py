@@ -58,6 +58,12 @@ def task(function, *args):
     return delayed(_call)((function, args))
 
 
+def on_cluster():
+    """Whether tasks go to other machines now."""
+    backend, _ = get_active_backend()
+    return any(kind.__name__ == "DaskDistributedBackend" for kind in type(backend).__mro__)
+
+
 def _call(bundle):
     function, args = bundle
     backend, _ = get_active_backend()

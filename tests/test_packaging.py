@@ -1,6 +1,7 @@
 """The package as a whole: what importing costs, who imports whom, public names, README."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import re
@@ -77,6 +78,30 @@ def test_imports_follow_the_order_of_rooms(room):
             package, _, rest = name.partition(".")
             if package == "sk_asd" and not rest.startswith("_"):
                 assert rest.split(".")[0] in allowed, f"{path.relative_to(PACKAGE)} imports {name}"
+
+
+def test_modules_at_the_root_know_utils_alone():
+    roots = {path for path in PACKAGE.glob("*.py") if path.stem not in ("__init__", "__main__")}
+    assert {path.stem for path in roots} == {"_version", "_versions"}
+    for path in roots:
+        for name in imports(path):
+            assert not name.startswith("sk_asd") or name.startswith(
+                ("sk_asd.utils", "sk_asd._version")
+            ), path
+
+
+def test_no_module_imports_itself_in_a_circle():
+    """By the imports at the top of modules, or in them at whatever depth within one room."""
+    names = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+        if path.stem != "__init__"
+    }
+    graph = {}
+    for module, path in names.items():
+        found = {name if name in names else name.rpartition(".")[0] for name in imports(path)}
+        graph[module] = found.intersection(names) - {module}
+    graphlib.TopologicalSorter(graph).prepare()  # raises where there is a circle
 
 
 def test_networks_know_torch_alone():

@@ -105,12 +105,13 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
     systems : dict of str to dict
         Systems to train, and their options.
     """
-    from sk_asd.cli._evaluate import official_table, percent
+    from sk_asd.cli._evaluate import percent
     from sk_asd.cli._models import save_model
     from sk_asd.cli._score import score_table
     from sk_asd.cli._train import build, fit, sections_of, training_clips
     from sk_asd.datasets import check_clips, make_machine_sounds
     from sk_asd.datasets._csv import write_table
+    from sk_asd.metrics import dcase_scores
 
     (out / _MARK).write_text(json.dumps({"machines": machines, "seed": seed}), encoding="utf-8")
     data = out / "data"
@@ -141,7 +142,7 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
         write_table(table, out / f"scores_{name}.csv")
         scores[name] = table["score"].to_numpy()
         thresholds[name] = table["threshold"].to_numpy()
-        tables[name] = percent(official_table(test, scores[name]))
+        tables[name] = percent(dcase_scores(test, scores[name]))
 
     report = _write_report(out / "report.html", test, scores, thresholds, seed, progress)
     for name, table in tables.items():

@@ -62,10 +62,11 @@ def run(args):
     clips = load_table(args.dir, ground_truth=args.ground_truth)
     clips, scores = match(clips, scores, args.dir, args.scores, args.machine)
     progress(f"evaluating {len(clips)} clips")
+    from sk_asd.metrics import dcase_scores
     from sk_asd.metrics._dcase import NO_DOMAIN, rules_for
 
     rules = args.rules or rules_for(clips)
-    table = official_table(clips, scores["score"], rules)
+    table = dcase_scores(clips, scores["score"], rules=rules)
     if args.out:
         from sk_asd.datasets._csv import write_table
 
@@ -191,13 +192,6 @@ def match(clips, scores, root, source, machines=None):
         clips = clips[clips["label"].notna()]
     scores = scores.set_index("path").loc[clips["name"]].reset_index()
     return clips.drop(columns="name").reset_index(drop=True), scores
-
-
-def official_table(clips, scores, rules=None):
-    """Table of :func:`~sk_asd.metrics.dcase_scores`."""
-    from sk_asd.metrics import dcase_scores
-
-    return dcase_scores(clips, scores, rules=rules)
 
 
 def percent(table):

@@ -6,11 +6,11 @@ import pandas as pd
 from scipy.stats import hmean
 
 from sk_asd.cli._common import check_report, format_table, inventory, relative_paths
-from sk_asd.cli._evaluate import official_table, percent
+from sk_asd.cli._evaluate import percent
 from sk_asd.cli._models import load_model
 from sk_asd.cli._run_folder import explained
 from sk_asd.cli._run_protocols import PROTOCOLS, reported_clips
-from sk_asd.metrics import write_submission
+from sk_asd.metrics import dcase_scores, write_submission
 from sk_asd.metrics._dcase import NO_DOMAIN, NotMeasurable, rules_for
 from sk_asd.systems import REPORT_RESULTS
 from sk_asd.systems._tables import MACHINES
@@ -61,7 +61,7 @@ def metrics_table(clips, scores, run):
     tables = []
     for data, rows in counted.groupby("data"):
         try:
-            table = official_table(rows, scores[rows.index], rules)
+            table = dcase_scores(rows, scores[rows.index], rules=rules)
         except NotMeasurable as error:
             warnings.warn(f"No figures of {data}: {error}", stacklevel=2)
             continue

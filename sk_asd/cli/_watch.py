@@ -2,21 +2,19 @@
 
 import argparse
 import contextlib
-import json
 import math
 import signal
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 from sk_asd.cli._common import Progress, add_command, check_output, positive_int
 from sk_asd.cli._models import TRUST, add_trust, extractors, load_model
+from sk_asd.cli._watch_lines import emit
 from sk_asd.utils._text import composed
 
 _BYTES = 2  # of a sample of raw PCM
 _READ = 65536
-_LARGEST = sys.float_info.max
 
 _DESCRIPTION = f"""\
 Score sound as it comes, and raise alarms. SOURCE is a folder in which recordings arrive, or - for
@@ -377,31 +375,3 @@ def watch_pcm(scorers, args, stopper, progress):
             emit(place, event)
     if rest:
         emit(place, message=f"the last {len(rest)} bytes are no whole frame of {frame} bytes")
-
-
-def emit(place, event=None, *, begin=0.0, **more):
-    """Write one line.
-
-    Parameters
-    ----------
-    place : tuple of str
-        Machine and section.
-    event : StreamEvent, default=None
-        What happened; None for an error.
-    begin : float
-        Time that times are counted from.
-    **more
-        Further keys: the path of the recording, the message of an error.
-    """
-    line = {"type": "error" if event is None else event.type}
-    line |= {k: v for k, v in zip(("machine", "section"), place) if v is not None}
-    line |= more
-    if event is not None:
-        line |= {k: v for k, v in asdict(event).items() if v is not None and k != "type"}
-        for key in line.keys() & {"score", "threshold"}:  # JSON has no infinity
-            line[key] = max(-_LARGEST, min(line[key], _LARGEST))
-        for key in ("start", "end"):
-            line[key] = None if line.get(key) is None else round(line[key] - begin, 6)
-    # One call, so that no line is ever written in part.
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()

@@ -10,7 +10,7 @@ import zlib
 from pathlib import Path
 
 from sk_asd.cli._common import one_line
-from sk_asd.cli._watch import emit
+from sk_asd.cli._watch_lines import emit
 from sk_asd.datasets._audio import (
     LyingHeaderError,
     audio_blocks,

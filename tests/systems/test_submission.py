@@ -77,7 +77,11 @@ def tiny(number, machine=None, **params):
     for name, member in ensemble.estimators:
         getattr(member, "detector", member).set_params(**TINY[name])
         if number == 1:
-            member.set_params(domain_classifier__feature__n_mels=16)
+            member.set_params(
+                domain_classifier__feature__n_mels=16,
+                domain_classifier__classifier__classifier__width=0.1,
+                domain_classifier__classifier__classifier__max_epochs=2,
+            )
     return ensemble
 
 

@@ -26,7 +26,7 @@ class DriftReport:
     p_embeddings : float or None
         Of the embeddings.
     drifted : bool
-        Whether `p_value` is at most `alpha`.
+        Whether `p_value` is at most `significance`.
     due : bool
         Whether so many comparisons in a row have drifted that it is time to train anew.
     """
@@ -43,7 +43,7 @@ class DriftMonitor:
 
     Clips are collected until there are `n_recent` of them, compared with those of training by the
     two-sample test of Kolmogorov and Smirnov, and forgotten. Where nothing has changed a comparison
-    errs with the probability `alpha`, and several in a row more rarely; see Notes.
+    errs with the probability `significance`, and several in a row more rarely; see Notes.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class DriftMonitor:
         compared.
     n_recent : int, default=100
         Clips of a comparison.
-    alpha : float, default=0.01
+    significance : float, default=0.01
         Level of a comparison.
     patience : int, default=2
         Comparisons in a row that must have drifted before it is time to train anew.
@@ -90,10 +90,11 @@ class DriftMonitor:
 
     No clip of today is in two comparisons, but all of them share the clips of training. Where these
     are ten times `n_recent`, two in a row err about as rarely as independent ones would, with
-    ``alpha ** 2``; where they are as many, an unlucky draw of them counts twice, and it is 4 times
-    that at ``alpha=0.05`` and more at lower levels; where they are fewer, it approaches `alpha`.
-    Leave-one-out scores, or windows of a stream that overlap, depend on one another: with the
-    former a comparison errs up to twice as often as `alpha` says, with the latter oftener still.
+    ``significance ** 2``; where they are as many, an unlucky draw of them counts twice, and it is 4
+    times that at ``significance=0.05`` and more at lower levels; where they are fewer, it
+    approaches `significance`. Leave-one-out scores, or windows of a stream that overlap, depend on
+    one another: with the former a comparison errs up to twice as often as `significance` says, with
+    the latter oftener still.
 
     The test asks whether today's clips could be clips of training. Clips of one hour are more
     alike than clips of a month, and that is a difference, too: `n_recent` clips should cover what
@@ -116,7 +117,7 @@ class DriftMonitor:
     @validate_params(
         {
             "n_recent": [Interval(Integral, 2, None, closed="left")],
-            "alpha": [Interval(Real, 0, 1, closed="neither")],
+            "significance": [Interval(Real, 0, 1, closed="neither")],
             "patience": [Interval(Integral, 1, None, closed="left")],
             "max_reference": [Interval(Integral, 2, None, closed="left")],
             "random_state": ["random_state"],
@@ -129,14 +130,14 @@ class DriftMonitor:
         embeddings=None,
         *,
         n_recent=100,
-        alpha=0.01,
+        significance=0.01,
         patience=2,
         max_reference=1000,
         random_state=None,
     ):
         rng = check_random_state(random_state)
         self.n_recent = n_recent
-        self.alpha = alpha
+        self.significance = significance
         self.patience = patience
         self.streak = 0
         self._scores = _drawn(_column(scores), max_reference, rng)
@@ -225,7 +226,7 @@ class DriftMonitor:
             found = [_ks(*pair) for pair in zip(self._embeddings.T, np.transpose(rows))]
             p_embeddings = float(false_discovery_control(found).min())
             p_value = min(1.0, 2 * min(p_scores, p_embeddings))
-        drifted = p_value <= self.alpha
+        drifted = p_value <= self.significance
         self.streak = self.streak + 1 if drifted else 0
         return DriftReport(p_value, p_scores, p_embeddings, drifted, self.streak >= self.patience)
 

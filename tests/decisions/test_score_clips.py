@@ -96,7 +96,7 @@ def test_unseen_groups():
         score_clips(GroupedDetector(knn(), by="section").fit(labelled(X)), new)
     system = GroupedDetector(knn(), by="section", unseen="pool").fit(labelled(X))
     assert set(check(system, new)["threshold"]) == {system.pooled_offset_}
-    set_threshold(system, threshold=-0.1)
+    set_threshold(system, offset=-0.1)
     assert set(check(system, new)["threshold"]) == {-0.1}
 
 
@@ -155,17 +155,17 @@ def test_every_recording_is_read_once(sounds, monkeypatch):
     ).fit(train)
     whole = GroupedDetector(make_pooling(), by="machine").fit(train)
     read = []
-    transform = LogMel.transform
+    load = LogMel._load
 
-    def count(self, clips):
-        read.append(len(clips))
-        return transform(self, clips)
+    def count(self, source, row):
+        read.append(len(source))
+        return load(self, source, row)
 
-    monkeypatch.setattr(LogMel, "transform", count)
-    for system, times in ((pooling, 1), (FrozenEstimator(pooling), 1), (both, 2), (whole, 1)):
+    monkeypatch.setattr(LogMel, "_load", count)
+    for system in (pooling, FrozenEstimator(pooling), both, whole):
         read.clear()
         score_clips(system, test, chunk_size=5)
-        assert sum(read) == times * len(test)
+        assert len(read) == len(test)
         assert max(read) <= 5
 
 

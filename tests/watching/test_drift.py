@@ -14,7 +14,7 @@ def test_rate_of_mistakes_without_drift():
     drifted = []
     for _ in range(150):
         monitor = DriftMonitor(
-            rng.normal(size=100), rng.normal(size=(100, 3)), n_recent=30, alpha=0.1
+            rng.normal(size=100), rng.normal(size=(100, 3)), n_recent=30, significance=0.1
         )
         (report,) = monitor.update(rng.normal(size=30), rng.normal(size=(30, 3)))
         drifted.append(report.drifted)
@@ -92,8 +92,8 @@ def test_refusals():
         DriftMonitor([0.0, np.nan])
     with pytest.raises(ValueError, match="minimum of 2"):
         DriftMonitor([0.0])
-    with pytest.raises(ValueError, match="'alpha'"):
-        DriftMonitor([0.0, 1.0], alpha=1.0)
+    with pytest.raises(ValueError, match="'significance'"):
+        DriftMonitor([0.0, 1.0], significance=1.0)
     monitor = DriftMonitor([0.0, 1.0], np.eye(2))
     with pytest.raises(ValueError, match="give some here"):
         monitor.update([0.0])

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_asd.embedders._heads import LOSSES, ClassificationHead, HeadsLoss, RegressionHead
+from sk_asd.embedders._layers import EmbedderLayer
 from sk_asd.embedders._net import EmbeddingNet
 from sk_asd.networks import ECAPATDNN, Cnn6, MobileFaceNet
 from sk_asd.networks._standardize import BinStandardizer
@@ -60,6 +61,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         **NeuralMixin._training_constraints,
     }
     _net_class = EmbeddingNet
+    _takes = "spectrograms"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -164,6 +166,9 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
                     clip = clip - clip.mean(axis=1, keepdims=True)
                 windows = np.stack([clip[:, s : s + n_frames] for s in starts])
                 yield module(torch.from_numpy(windows).to(device))
+
+    def _exported(self, n_frames):
+        return EmbedderLayer(self, n_frames)
 
     def _clip_weights(self, X, targets):
         """How often every clip is to be drawn, or None for once an epoch each."""

@@ -29,7 +29,8 @@ class BaseDetector(DecisionMixin, BaseEstimator):
 
     ``_exported()``
         For :func:`~sk_asd.export_onnx`: a ``torch.nn.Module`` that computes ``_score`` of a tensor
-        of float64. ValueError with the reason where there is none.
+        of float64. ValueError with the reason where there is none. A detector whose ``_takes`` is
+        "spectrograms" gets the number of frames, ``_exported(n_frames)``.
     ``_quadratic_form(X)``
         For :func:`~sk_asd.inspection.anomaly_map` of pooled features: the points ``expected`` that
         distances are measured from and a ``gradient``, both of the shape of `X`, with which

@@ -14,7 +14,7 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
+from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
 from sk_asd.embedders._layers import PReLULayer
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
@@ -47,6 +47,7 @@ def embedding(embedder, name, n_frames=16):
         LogMel(n_mels=20, ref="max", top_db=30.0),
         LogMel(n_mels=20, ref=0.01, amin=1e-3),
         Wav2Vec(),
+        Wav2VecPretrainer(max_updates=1, batch_size=1, device="cpu", random_state=0),
     ],
 )
 def test_features(extractor):

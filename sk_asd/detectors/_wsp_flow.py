@@ -20,9 +20,9 @@ from sk_asd.detectors._wsp_net import (
     RepeatedSampler,
     StatisticsDataset,
     moments,
+    over_frames,
     varying,
 )
-from sk_asd.features._pooling import parts_over_time
 from sk_asd.networks._flows import FLOWS, GroupedFlow
 from sk_asd.networks._pooling import WeightedStatisticPooling
 from sk_asd.utils._containers import is_labelled, wrap
@@ -294,31 +294,16 @@ class WSPFlowDetector(NeuralDetector):
         return wrap(maps, X, dims, {d: X.coords[d] for d in dims if d in X.coords})
 
     def _map_over_frames(self, X):
-        """Spread the contribution of every bin over the frames.
-
-        Where a bin is above what training clips have, its contribution goes to the frames that
-        raise it, otherwise to those that lower it; a contribution that is not positive to all
-        alike. The mean over a bin's frames is its contribution.
-        """
-        contributions = np.asarray(self.score_map(X))
+        bins = np.asarray(self.score_map(X))
         if self.pooling == "none":
-            return contributions
-        names, module = STATISTICS[self.pooling], self.net_.module_
-        factors = module._weights().detach().cpu().numpy()
-        expected = module.mean.cpu().numpy()
-        features = np.asarray(X)
-        maps = np.empty(features.shape)
-        for clip, own, out in zip(features, contributions[:, :, np.newaxis], maps):
-            deviation = np.zeros(clip.shape)
-            for name, factor, mean in zip(names, factors, expected):
-                parts, weights = parts_over_time(name, clip, self.r)
-                deviation += factor * (parts - mean[:, np.newaxis] * weights)
-            share = np.maximum(np.sign(deviation.sum(axis=1, keepdims=True)) * deviation, 0)
-            total = share.sum(axis=1, keepdims=True)
-            told = (total > 0) & (own > 0)
-            share = np.divide(share, total, out=np.full(clip.shape, 1 / clip.shape[1]), where=told)
-            out[:] = own * share * clip.shape[1]
-        return maps
+            return bins
+        module = self.net_.module_
+        return np.stack(
+            [
+                over_frames(own, clip, module, self.pooling, self.r)
+                for own, clip in zip(bins, np.asarray(X))
+            ]
+        )
 
     def _score_clips(self, features, X):
         return [density.mean() for density in self._densities(features, X)]

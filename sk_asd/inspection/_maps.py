@@ -169,10 +169,11 @@ def _by_detector(front, detector, clips, inputs):
         unit = getattr(detector, "_map_unit", "score map")
         return _as_map(own_map(inputs), features, "score_map", unit)
     features = labelled_features(clips.X, clips.source)
-    if len(front) == 1 and hasattr(front[0], "_over_frames"):
-        form = getattr(detector, "_quadratic_form", lambda X: None)(np.asarray(inputs, dtype=float))
+    pooling = front[0] if len(front) == 1 else None
+    if hasattr(pooling, "_over_frames") and hasattr(detector, "_quadratic_form"):
+        form = detector._quadratic_form(np.asarray(inputs, dtype=float))
         if form is not None:
-            values = front[0]._over_frames(features.values, *form)
+            values = pooling._over_frames(features.values, *form)
             return _as_map(values, features, "distance", "share of squared distance")
     # These load torch, which a report of scores alone does without.
     from sk_asd.inspection._occlusion import occlusion_map

@@ -23,6 +23,25 @@ class BaseDetector(DecisionMixin, BaseEstimator):
     A subclass writes ``_fit(X)``, which learns and returns the scores of the training clips, and
     ``_score(X)``, which returns those of new ones; both high = normal. It may set
     ``_min_clips``, the fewest training clips it can work with.
+
+    A fitted detector also says what only it knows, where it can. Without one of these methods
+    the export refuses it, and explanations fall back on what does for any detector.
+
+    ``_exported()``
+        For :func:`~sk_asd.export_onnx`: a ``torch.nn.Module`` that computes ``_score`` of a tensor
+        of float64. ValueError with the reason where there is none. A detector whose ``_takes`` is
+        "spectrograms" gets the number of frames, ``_exported(n_frames)``.
+    ``_quadratic_form(X)``
+        For :func:`~sk_asd.inspection.anomaly_map` of pooled features: the points ``expected`` that
+        distances are measured from and a ``gradient``, both of the shape of `X`, with which
+        ``(gradient * (X - expected)).sum(axis=1)`` is the squared distance. None where it is not.
+    ``score_map(X)``
+        For the same of features ``(n_clips, n_bins, n_frames)``: how abnormal every bin of every
+        frame is, high = abnormal, in the unit ``_map_unit``. Should it have no frames,
+        ``_map_over_frames(X)`` has them.
+    ``_distances(a, b)``
+        For :func:`~sk_asd.inspection.nearest_normal`: the distances of clips, as the detector
+        compares them. Not needed where ``n_neighbors`` and ``metric``, or ``precision_``, tell.
     """
 
     _parameter_constraints: dict = {
@@ -31,6 +50,7 @@ class BaseDetector(DecisionMixin, BaseEstimator):
     }
     _state = ("training_scores_", "offset_")
     _min_clips = 2
+    _takes = "vectors"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):

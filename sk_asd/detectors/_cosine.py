@@ -2,8 +2,10 @@
 
 import numpy as np
 from sklearn.metrics.pairwise import paired_cosine_distances
+from torch import nn
 
 from sk_asd.detectors._bank import BankDetector
+from sk_asd.detectors._layers import double, unit
 
 
 class CosineDetector(BankDetector):
@@ -49,3 +51,15 @@ class CosineDetector(BankDetector):
 
     def _score(self, X):
         return -paired_cosine_distances(X, np.broadcast_to(self.mean_, X.shape))
+
+    def _exported(self):
+        return _CosineLayer(self.mean_)
+
+
+class _CosineLayer(nn.Module):
+    def __init__(self, mean):
+        super().__init__()
+        self.register_buffer("mean", unit(double(mean)[None]))
+
+    def forward(self, x):
+        return -0.5 * (unit(x) - self.mean).square().sum(dim=1)

@@ -1,13 +1,16 @@
 """Likelihood under a mixture of Gaussians."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
 from sklearn import config_context
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import KFold
+from torch import nn
 
 from sk_asd.detectors._bank import BankDetector
+from sk_asd.detectors._layers import double
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 
@@ -144,3 +147,58 @@ class GaussianMixtureDetector(BankDetector):
         with np.errstate(divide="ignore"):
             log_ratio = np.log(mixture.predict_proba(X)) - np.log(mixture.weights_)
         return log_density + log_ratio.max(axis=1)
+
+    def _quadratic_form(self, X):
+        """Distance to the component that is responsible."""
+        mixture = self.mixture_
+        component = mixture.predict(X - self.center_)
+        expected = self.center_ + mixture.means_[component]
+        deviation, precision = X - expected, mixture.precisions_
+        if mixture.covariance_type == "tied":
+            return expected, deviation @ precision
+        if mixture.covariance_type == "full":
+            return expected, np.einsum("nd,nde->ne", deviation, precision[component])
+        return expected, deviation * precision[component].reshape(len(X), -1)
+
+    def _exported(self):
+        return _MixtureLayer(self.mixture_, self.center_, self.density == "max_component")
+
+
+class _MixtureLayer(nn.Module):
+    def __init__(self, mixture, center, max_component):
+        super().__init__()
+        means, factors = mixture.means_, mixture.precisions_cholesky_
+        n_components, n_features = means.shape
+        self.matrix = mixture.covariance_type in ("full", "tied")
+        if self.matrix:
+            factors = np.broadcast_to(factors, (n_components, n_features, n_features))
+            diagonals = np.diagonal(factors, axis1=1, axis2=2)
+            shifts = np.einsum("kd,kde->ke", means, factors)
+            if mixture.covariance_type == "tied":
+                factors = factors[:1]
+            self.width = len(factors)
+            factors = np.concatenate(list(factors), axis=1)
+        else:
+            factors = factors if factors.ndim == 2 else factors[:, np.newaxis]
+            diagonals = factors = np.broadcast_to(factors, means.shape)
+            shifts = means * factors
+        constants = np.log(diagonals).sum(axis=1) - 0.5 * n_features * math.log(2 * math.pi)
+        self.max_component = max_component
+        if not max_component:
+            constants = constants + np.log(mixture.weights_)
+        self.register_buffer("center", double(center))
+        self.register_buffer("factors", double(factors))
+        self.register_buffer("shifts", double(shifts))
+        self.register_buffer("constants", double(constants))
+
+    def forward(self, x):
+        x = x - self.center
+        if self.matrix:
+            whitened = (x @ self.factors).unflatten(1, (self.width, x.shape[1]))
+        else:
+            whitened = x.unsqueeze(1) * self.factors
+        logs = self.constants - 0.5 * (whitened - self.shifts).square().sum(dim=2)
+        largest = logs.amax(dim=1)
+        if self.max_component:
+            return largest
+        return largest + (logs - largest.unsqueeze(1)).exp().sum(dim=1).log()

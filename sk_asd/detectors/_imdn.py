@@ -170,6 +170,7 @@ class IMDNDetector(NeuralDetector):
         "top_k": [Interval(Integral, 1, None, closed="left")],
         "standardize": ["boolean"],
     }
+    _map_unit = "negative log-likelihood (nats)"
 
     def __init__(
         self,

@@ -3,10 +3,13 @@
 from numbers import Integral
 
 import numpy as np
+import torch
 from sklearn.metrics import pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
+from torch import nn
 
 from sk_asd.detectors._bank import BankDetector
+from sk_asd.detectors._layers import MemoryLayer, double
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 # Least density that a distance is divided by, relative to the mean density.
@@ -172,6 +175,45 @@ class KNNDetector(BankDetector):
 
     def _aggregate(self, distances):
         return -(distances.mean(axis=1) if self.aggregation == "mean" else distances[:, -1])
+
+    def _quadratic_form(self, X):
+        """Distance to the mean of the nearest training clips."""
+        if self.density_ is not None or self.metric not in ("euclidean", "cosine"):
+            return None
+        nearest = self.neighbors_.kneighbors(X - self.center_, return_distance=False)
+        near = self.center_ + self._searched()[nearest]
+        if self.metric == "euclidean":
+            expected = near.mean(axis=1)
+            return expected, X - expected
+        # Twice the cosine distance is the squared distance of vectors of unit length.
+        least = np.finfo(float).tiny
+        length = np.maximum(np.linalg.norm(X, axis=1, keepdims=True), least)
+        near = near / np.maximum(np.linalg.norm(near, axis=2, keepdims=True), least)
+        expected = length * near.mean(axis=1)
+        return expected, (X - expected) / length**2
+
+    def _exported(self):
+        return _KNNLayer(self)
+
+
+class _KNNLayer(nn.Module):
+    def __init__(self, detector):
+        super().__init__()
+        self.k = detector.n_neighbors
+        self.mean = detector.aggregation == "mean"
+        self.distances = MemoryLayer(detector._searched(), detector.metric, detector.center_)
+        density = detector.density_
+        if density is not None:
+            least = _LEAST_DENSITY * np.mean(density)
+            density = double(np.maximum(density + least, np.finfo(float).tiny))
+        self.register_buffer("density", density)
+
+    def forward(self, x):
+        distances = self.distances(x)
+        if self.density is not None:
+            distances = distances / self.density
+        nearest = torch.topk(distances, self.k, dim=1, largest=False).values
+        return -(nearest.mean(dim=1) if self.mean else nearest[:, -1])
 
 
 def center_of(X, metric):

@@ -4,11 +4,14 @@ import warnings
 from numbers import Integral
 
 import numpy as np
+import torch
 from scipy.sparse.csgraph import connected_components
 from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
+from torch import nn
 
 from sk_asd.detectors._bank import BankDetector
 from sk_asd.detectors._knn import center_of, check_n_neighbors
+from sk_asd.detectors._layers import MemoryLayer, double
 from sk_asd.utils._normal import users_level
 from sk_asd.utils._sklearn import Interval
 
@@ -153,6 +156,27 @@ class LOFDetector(BankDetector):
 
     def _score(self, X):
         return self.lof_.score_samples(X - self.center_)
+
+    def _exported(self):
+        return _LOFLayer(self)
+
+
+class _LOFLayer(nn.Module):
+    def __init__(self, detector):
+        super().__init__()
+        self.distances = MemoryLayer(detector._searched(), detector.metric, detector.center_)
+        distances, neighbors = detector.lof_.kneighbors()
+        self.k = distances.shape[1]
+        reach = distances[:, -1]
+        density = 1 / (np.maximum(distances, reach[neighbors]).mean(axis=1) + 1e-10)
+        self.register_buffer("reach", double(reach))
+        self.register_buffer("density", double(density))
+
+    def forward(self, x):
+        distances, neighbors = torch.topk(self.distances(x), self.k, dim=1, largest=False)
+        reachable = torch.maximum(distances, self.reach[neighbors])
+        own = 1 / (reachable.mean(dim=1, keepdim=True) + 1e-10)
+        return -(self.density[neighbors] / own).mean(dim=1)
 
 
 def _leave_one_out(lof):

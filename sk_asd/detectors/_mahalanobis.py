@@ -5,8 +5,10 @@ from numbers import Real
 import numpy as np
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from sklearn.covariance import empirical_covariance, ledoit_wolf_shrinkage, oas
+from torch import nn
 
 from sk_asd.detectors._bank import BankDetector
+from sk_asd.detectors._layers import double
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 
@@ -110,6 +112,13 @@ class MahalanobisDetector(BankDetector):
     def _score(self, X):
         return -np.sqrt(self._squared_distance(X - self.location_, self.precision_))
 
+    def _quadratic_form(self, X):
+        expected = np.broadcast_to(self.location_, X.shape)
+        return expected, (X - expected) @ self.precision_
+
+    def _exported(self):
+        return _MahalanobisLayer(self.location_, self.precision_)
+
     def _invert(self, covariance):
         try:
             factor = cho_factor(covariance)
@@ -124,3 +133,14 @@ class MahalanobisDetector(BankDetector):
     @staticmethod
     def _squared_distance(centred, precision):
         return np.maximum(np.einsum("ij,ij->i", centred @ precision, centred), 0)
+
+
+class _MahalanobisLayer(nn.Module):
+    def __init__(self, location, precision):
+        super().__init__()
+        self.register_buffer("location", double(location))
+        self.register_buffer("precision", double(precision))
+
+    def forward(self, x):
+        centred = x - self.location
+        return -(centred @ self.precision * centred).sum(dim=1).clamp(min=0).sqrt()

@@ -21,6 +21,7 @@ class MetricDetector(NeuralDetector):
     """
 
     _state = ("training_metrics_", "metric_offsets_")
+    _map_unit = "squared error"
 
     @property
     def training_scores_(self):

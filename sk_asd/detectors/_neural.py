@@ -24,6 +24,7 @@ class NeuralDetector(NeuralMixin, BaseDetector):
         **BaseDetector._parameter_constraints,
         **NeuralMixin._training_constraints,
     }
+    _takes = "spectrograms"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -77,6 +78,9 @@ class NeuralDetector(NeuralMixin, BaseDetector):
         check_is_fitted(self)
         features = check_features(self, X, reset=False)
         return checked_scores(self._score_clips(features, X), self)
+
+    def _exported(self, n_frames):
+        raise ValueError("it scores with a network of its own; networks of embedders are exported.")
 
     def _keep_training_scores(self, features, X):
         self.training_scores_ = checked_scores(self._score_clips(features, X), self)

@@ -20,6 +20,7 @@ from sk_asd.detectors._wsp_net import (
     RepeatedSampler,
     StatisticsDataset,
     moments,
+    over_frames,
     varying,
 )
 from sk_asd.networks._flows import FLOWS, GroupedFlow
@@ -198,6 +199,7 @@ class WSPFlowDetector(NeuralDetector):
         "patience": [Interval(Integral, 1, None, closed="left")],
     }
     _state = ("_split_seed", "conditions_", "validation_clips_", "alpha_")
+    _map_unit = "negative log-likelihood (nats)"
 
     def __init__(
         self,
@@ -290,6 +292,18 @@ class WSPFlowDetector(NeuralDetector):
             maps = maps.mean(axis=2)
         dims = X.dims[1 : maps.ndim] if is_labelled(X) else ()
         return wrap(maps, X, dims, {d: X.coords[d] for d in dims if d in X.coords})
+
+    def _map_over_frames(self, X):
+        bins = np.asarray(self.score_map(X))
+        if self.pooling == "none":
+            return bins
+        module = self.net_.module_
+        return np.stack(
+            [
+                over_frames(own, clip, module, self.pooling, self.r)
+                for own, clip in zip(bins, np.asarray(X))
+            ]
+        )
 
     def _score_clips(self, features, X):
         return [density.mean() for density in self._densities(features, X)]

@@ -6,7 +6,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from sk_asd.features._pooling import _pool, _ranking_weights
+from sk_asd.features._pooling import _pool, _ranking_weights, parts_over_time
 
 STATISTICS = {
     "wsp": ("mean", "std"),
@@ -143,6 +143,43 @@ def moments(dataset, clips, starts):
     diagonal = np.einsum("ssb->sb", covariance)
     np.maximum(diagonal, 0, out=diagonal)
     return (torch.tensor(v, dtype=torch.float32) for v in (mean + origin, covariance))
+
+
+def over_frames(bins, clip, module, pooling, r):
+    """Spread the contributions of a clip's bins over the frames.
+
+    Where a bin is above what training clips have, its contribution goes to the frames that raise
+    it, otherwise to those that lower it; a contribution that is not positive to all alike.
+
+    Parameters
+    ----------
+    bins : ndarray of shape (n_bins,)
+        Contributions.
+    clip : ndarray of shape (n_bins, n_frames)
+        Features of the clip.
+    module : PooledFlow
+        Knows what training clips have, and how much each statistic counts.
+    pooling : str
+        Which statistics.
+    r : float
+        Decay of "gwrp".
+
+    Returns
+    -------
+    ndarray of shape (n_bins, n_frames)
+        The mean over a bin's frames is its contribution.
+    """
+    factors, expected = module._weights().detach().cpu().numpy(), module.mean.cpu().numpy()
+    deviation = np.zeros(clip.shape)
+    for name, factor, mean in zip(STATISTICS[pooling], factors, expected):
+        parts, weights = parts_over_time(name, clip, r)
+        deviation += factor * (parts - mean[:, np.newaxis] * weights)
+    bins, n_frames = bins[:, np.newaxis], clip.shape[1]
+    share = np.maximum(np.sign(deviation.sum(axis=1, keepdims=True)) * deviation, 0)
+    total = share.sum(axis=1, keepdims=True)
+    told = (total > 0) & (bins > 0)
+    share = np.divide(share, total, out=np.full(clip.shape, 1 / n_frames), where=told)
+    return bins * share * n_frames
 
 
 class RepeatedSampler(Sampler):

@@ -2,6 +2,7 @@
 
 import bisect
 import copy
+import itertools
 from numbers import Integral, Real
 
 import numpy as np
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sk_asd.embedders._heads import LOSSES, ClassificationHead, HeadsLoss, RegressionHead
+from sk_asd.embedders._layers import EmbedderLayer
 from sk_asd.embedders._net import EmbeddingNet
 from sk_asd.networks import ECAPATDNN, Cnn6, MobileFaceNet
 from sk_asd.networks._standardize import BinStandardizer
@@ -31,6 +33,7 @@ from sk_asd.utils._windows import (
 )
 
 BACKBONES = ("mobilefacenet", "mfnse", "ecapa", "cnn6")
+_BATCH = 32  # windows of variants of a clip at a time
 
 
 class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
@@ -60,6 +63,7 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
         **NeuralMixin._training_constraints,
     }
     _net_class = EmbeddingNet
+    _takes = "spectrograms"
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -164,6 +168,58 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
                     clip = clip - clip.mean(axis=1, keepdims=True)
                 windows = np.stack([clip[:, s : s + n_frames] for s in starts])
                 yield module(torch.from_numpy(windows).to(device))
+
+    def _exported(self, n_frames):
+        return EmbedderLayer(self, n_frames)
+
+    def _level(self):
+        """What is usual in every bin, (n_bins, 1), where that is the same for all clips."""
+        standardizer = self.net_.module_[0]
+        if self.subtract_mean or not isinstance(standardizer, BinStandardizer):
+            return None
+        return standardizer.mean.cpu().numpy()
+
+    def _with_fewer_windows(self):
+        """The same with windows that overlap by half at most, which is enough to compare with."""
+        if self.n_frames is None:
+            return self
+        hop = max(self.window_hop, self.n_frames // 2)
+        return copy.copy(self).set_params(window_hop=hop)
+
+    def _embed_variants(self, variants, frames):
+        """Embeddings of a clip and of variants of it, by fewer windows.
+
+        A variant differs from the first, the clip, in its slice of `frames`; windows that it leaves
+        alone are computed once.
+        """
+        embedder = self._with_fewer_windows()
+        device = resolve_device(self.device, fitted=True)
+        module = on_device(self.net_.module_, device)
+        windows = embedder._changed_windows(variants, frames)
+        found = {}
+        with torch.inference_mode():
+            while batch := list(itertools.islice(windows, _BATCH)):
+                places, values = zip(*batch)
+                embedded = module(torch.from_numpy(np.stack(values)).to(device))
+                found.update(zip(places, F.normalize(embedded).cpu()))
+        starts = sorted({start for _, start in found})
+        return torch.stack(
+            [
+                _pool(torch.stack([found.get((i, s), found[0, s]) for s in starts]), self.pooling)
+                for i in range(len(frames))
+            ]
+        ).numpy()
+
+    def _changed_windows(self, variants, frames):
+        """Number of the variant and first frame, and the window, where it is not the clip's."""
+        for number, (values, changed) in enumerate(zip(variants, frames)):
+            n_frames = check_length(values[np.newaxis], self.n_frames)
+            if self.subtract_mean:
+                values = values - values.mean(axis=1, keepdims=True)
+            for start in window_starts(values.shape[1], n_frames, self.window_hop):
+                touched = start < changed.stop and changed.start < start + n_frames
+                if touched or self.subtract_mean:
+                    yield (number, start), values[:, start : start + n_frames]
 
     def _clip_weights(self, X, targets):
         """How often every clip is to be drawn, or None for once an epoch each."""

@@ -1,6 +1,6 @@
 """A fitted system as one torch module: waveforms and groups in, anomaly scores out."""
 
-import copy
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.decomposition import PCA
@@ -8,44 +8,18 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_asd.detectors import (
-    CosineDetector,
-    GaussianMixtureDetector,
-    KNNDetector,
-    LOFDetector,
-    MahalanobisDetector,
-)
-from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
-from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.export._detectors import (
-    CosineLayer,
-    EnsembleLayer,
-    GroupedLayer,
-    KNNLayer,
-    LOFLayer,
-    MahalanobisLayer,
-    MixtureLayer,
-)
-from sk_asd.export._embedders import EmbedderLayer
-from sk_asd.export._features import AffineLayer, PoolingLayer, SpectrogramLayer
 from sk_asd.export._groups import Groups, thresholds
-from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
-from sk_asd.features._wav2vec_models import FirstVersion
-from sk_asd.utils._system import each, inside, is_passthrough, joined, parts, unwrapped
-
-_METRICS = {
-    "cosine": "cosine",
-    "euclidean": "euclidean",
-    "l2": "euclidean",
-    "minkowski": "euclidean",
-}
-_EXTRACTORS = (STFT, LogMel, Wav2Vec)
-_EMBEDDERS = (SectionEmbedder, MultiHeadEmbedder)
-_EXPORTED = (
-    "the features STFT, LogMel and Wav2Vec (of the first version), TimePooling, SectionEmbedder "
-    "and MultiHeadEmbedder, StandardScaler and PCA, the detectors KNNDetector, LOFDetector, "
-    "CosineDetector, MahalanobisDetector and GaussianMixtureDetector, GroupedDetector and "
-    "ScoreEnsemble"
+from sk_asd.export._layers import AffineLayer, EnsembleLayer, GroupedLayer
+from sk_asd.features import KeepLabels
+from sk_asd.utils._system import (
+    each,
+    inside,
+    is_ensemble,
+    is_grouped,
+    is_passthrough,
+    joined,
+    parts,
+    unwrapped,
 )
 
 
@@ -77,7 +51,7 @@ class Mirror(nn.Module):
     def __init__(self, system, groups=None):
         super().__init__()
         self.groups = Groups(system, groups)
-        self.system = _Builder(self.groups).scorer(system, "", _Waveform())
+        self.system = _Builder(self.groups).scorer(system, "", _Flow("waveforms"))
         self.extractors = _extractors(system)
         self.n_samples = self.extractors[0].n_samples_
         self.sr = self.extractors[0].sr
@@ -91,17 +65,11 @@ class Mirror(nn.Module):
         return -self.system(waveform, group).float()
 
 
-class _Waveform:
-    """What flows at the beginning."""
+class _Flow(NamedTuple):
+    """What reaches a part: "waveforms", "spectrograms" of so many frames, or "vectors"."""
 
-
-class _Spectrogram:
-    def __init__(self, n_frames):
-        self.n_frames = n_frames
-
-
-class _Vector:
-    """Pooled features or embeddings."""
+    kind: str
+    n_frames: int | None = None
 
 
 class _Chain(nn.Module):
@@ -139,9 +107,9 @@ class _Builder:
         estimator = unwrapped(estimator)
         if hasattr(estimator, "steps"):
             return self._chain(estimator, where, flow)
-        if isinstance(estimator, GroupedDetector):
+        if is_grouped(estimator):
             return self._grouped(estimator, where, flow)
-        if isinstance(estimator, ScoreEnsemble):
+        if is_ensemble(estimator):
             return self._ensemble(estimator, where, flow)
         return self._detector(estimator, where, flow)
 
@@ -160,19 +128,12 @@ class _Builder:
         check_is_fitted(step)
         if isinstance(step, KeepLabels):
             step = step.transformer_
-        if isinstance(step, _EXTRACTORS):
-            _expect(flow, _Waveform, step, where)
-            return _extractor(step, where), _Spectrogram(step.n_frames_)
-        if isinstance(step, TimePooling):
-            _expect(flow, _Spectrogram, step, where)
-            return PoolingLayer(step, flow.n_frames), _Vector()
-        if isinstance(step, _EMBEDDERS):
-            _expect(flow, _Spectrogram, step, where)
-            return EmbedderLayer(step, flow.n_frames), _Vector()
         if type(step) in (StandardScaler, PCA):
-            _expect(flow, _Vector, step, where)
+            _expect(flow, "vectors", step, where)
             return _affine(step), flow
-        raise _refusal(where, step, f"it is none of the steps that are: {_EXPORTED}.")
+        layer = _layer(step, where, flow)
+        is_first = flow.kind == "waveforms"
+        return layer, _Flow("spectrograms", step.n_frames_) if is_first else _Flow("vectors")
 
     def _grouped(self, estimator, where, flow):
         keys = [self.groups.key(estimator, name) for name in self.groups.names]
@@ -199,37 +160,26 @@ class _Builder:
 
     def _detector(self, estimator, where, flow):
         check_is_fitted(estimator)
-        if isinstance(estimator, (KNNDetector, LOFDetector)):
-            metric = _METRICS.get(estimator.metric) if isinstance(estimator.metric, str) else None
-            if metric is None:
-                raise _refusal(
-                    where,
-                    estimator,
-                    f"its metric is {estimator.metric!r}; 'cosine' and 'euclidean' are exported.",
-                )
-            layer = KNNLayer if isinstance(estimator, KNNDetector) else LOFLayer
-            layer = layer(estimator, metric)
-        elif isinstance(estimator, CosineDetector):
-            layer = CosineLayer(estimator)
-        elif isinstance(estimator, MahalanobisDetector):
-            layer = MahalanobisLayer(estimator)
-        elif isinstance(estimator, GaussianMixtureDetector):
-            layer = MixtureLayer(estimator)
-        elif hasattr(estimator, "net_"):
-            raise _refusal(
-                where, estimator, "it scores with a network of its own; networks of embedders are."
-            )
-        elif not hasattr(estimator, "score_samples"):
+        if not hasattr(estimator, "score_samples"):
             raise _refusal(where, estimator, "it gives no scores; end with a detector.")
-        else:
-            raise _refusal(where, estimator, f"it is none of the parts that are: {_EXPORTED}.")
-        _expect(flow, _Vector, estimator, where)
-        return _Detect(layer)
+        return _Detect(_layer(estimator, where, flow))
+
+
+def _layer(part, where, flow):
+    """What a part exports itself as."""
+    if not hasattr(part, "_exported"):
+        reason = "it has no layer of a graph; the notes of export_onnx list the parts that have."
+        raise _refusal(where, part, reason)
+    _expect(flow, part._takes, part, where)
+    try:
+        return part._exported(*[flow.n_frames] if flow.kind == "spectrograms" else [])
+    except ValueError as error:
+        raise _refusal(where, part, error) from error
 
 
 def _extractors(system):
     """Feature extractors of a system, which must take the same clips."""
-    found = [(where, part) for where, part in parts(system) if isinstance(part, _EXTRACTORS)]
+    found = [(w, p) for w, p in parts(system) if getattr(p, "_takes", None) == "waveforms"]
     (first_where, first), *others = found
     for where, other in others:
         if _clip(other) != _clip(first):
@@ -244,14 +194,6 @@ def _clip(extractor):
     return f"{extractor.n_samples_} samples at {extractor.sr} Hz of channel {extractor.channel}"
 
 
-def _extractor(extractor, where):
-    if not isinstance(extractor, Wav2Vec):
-        return SpectrogramLayer(extractor)
-    if not isinstance(extractor.network_, FirstVersion):
-        raise _refusal(where, extractor, "its model is of transformers; models of Wav2Vec1 are.")
-    return copy.deepcopy(extractor.network_).cpu()
-
-
 def _affine(step):
     if isinstance(step, StandardScaler):
         mean = step.mean_ if step.with_mean else None
@@ -264,12 +206,10 @@ def _affine(step):
     return AffineLayer(step.mean_, matrix, np.maximum(scale, np.finfo(scale.dtype).eps))
 
 
-def _expect(flow, kind, estimator, where):
-    needs = {_Waveform: "waveforms", _Spectrogram: "spectrograms", _Vector: "one vector a clip"}
-    if not isinstance(flow, kind):
-        hint = "; begin with STFT, LogMel or Wav2Vec" if isinstance(flow, _Waveform) else ""
-        reason = f"it is given {needs[type(flow)]} and takes {needs[kind]}{hint}."
-        raise _refusal(where, estimator, reason)
+def _expect(flow, kind, part, where):
+    if flow.kind != kind:
+        hint = "; begin with features such as LogMel" if flow.kind == "waveforms" else ""
+        raise _refusal(where, part, f"it is given {flow.kind} and takes {kind}{hint}.")
 
 
 def _refusal(where, estimator, reason):

@@ -106,13 +106,13 @@ def export_onnx(pipeline, path, *, clips=None, groups=None, opset=20, rtol=1e-4,
     which a clip is called abnormal; JSON: a number, or with the input ``group`` a list in its
     order), ``groups`` and ``features`` (JSON), ``versions`` (JSON).
 
-    **What is exported**: STFT, LogMel and Wav2Vec with a model of the first version, followed by
-    TimePooling, SectionEmbedder or MultiHeadEmbedder with any network that torch can export;
-    StandardScaler and PCA, also in :class:`~sk_asd.features.KeepLabels`; KNNDetector and
-    LOFDetector with cosine or Euclidean distance, CosineDetector, MahalanobisDetector and
-    GaussianMixtureDetector; GroupedDetector; and ScoreEnsemble of such systems. Reading, resampling
-    and bringing clips to one length stay outside, and so does ``unseen="pool"``: the graph knows
-    the groups it lists.
+    **What is exported**: STFT, LogMel, and Wav2Vec and Wav2VecPretrainer with a model of the first
+    version, followed by TimePooling, SectionEmbedder or MultiHeadEmbedder with any network that
+    torch can export; StandardScaler and PCA, also in :class:`~sk_asd.features.KeepLabels`;
+    KNNDetector and LOFDetector with cosine or Euclidean distance, CosineDetector,
+    MahalanobisDetector and GaussianMixtureDetector; GroupedDetector; and ScoreEnsemble of such
+    systems. Reading, resampling and bringing clips to one length stay outside, and so does
+    ``unseen="pool"``: the graph knows the groups it lists.
 
     Features and networks compute in float32, detectors in float64. A training clip that is scored
     again by a k-NN detector lies at distance 0 from itself, and rounding makes that a distance;

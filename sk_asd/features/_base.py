@@ -152,7 +152,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
     - ``_labels()``: names of the dimensions after ``clip``, and their coordinates;
     - ``_kernel()``: a function ``kernel(wave, out)`` with its own scratch memory, called for one
       clip after the other in one thread. It must not look at other clips: the features of a clip
-      are the same bit for bit whatever comes with it.
+      are the same bit for bit whatever comes with it;
+    - ``_exported()``, if it is to be exported: a ``torch.nn.Module`` that computes the features
+      ``(batch, bin, frame)`` of waveforms ``(batch, n_samples_)`` in float32, ``n_frames_`` frames.
     """
 
     _parameter_constraints: dict = {
@@ -165,6 +167,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         "n_jobs": [Integral, None],
     }
     _state = ("n_samples_", "peak_", "quiet_")
+    _takes = "waveforms"
 
     @abstractmethod
     def _setup(self, origin):

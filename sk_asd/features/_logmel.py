@@ -1,11 +1,13 @@
 """Log-mel spectrogram."""
 
+import math
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
-from sk_asd.features._stft import Spectrogram, power_to_
+from sk_asd.features._spectra import SpectrogramLayer, power_to_
+from sk_asd.features._stft import Spectrogram
 from sk_asd.utils._sklearn import Interval, StrOptions
 
 # Filters multiplied together: neighbours share most of their bins, and each such block is
@@ -223,6 +225,34 @@ class LogMel(Spectrogram):
             mel -= np.float32(10.0 * np.log10(ref))
         if self.top_db is not None:
             np.maximum(mel, mel.max() - np.float32(self.top_db), out=mel)
+
+    def _exported(self):
+        return _LogMelLayer(self)
+
+
+class _LogMelLayer(SpectrogramLayer):
+    def __init__(self, extractor):
+        used = np.flatnonzero(extractor.mel_basis_.any(axis=0))
+        bins = slice(int(used[0]), int(used[-1]) + 1) if len(used) else slice(0, 1)
+        super().__init__(extractor, bins)
+        basis = torch.from_numpy(extractor.mel_basis_[:, bins].T.copy())
+        self.register_buffer("basis", basis)
+        self.ref, self.amin, self.top_db = extractor.ref, extractor.amin, extractor.top_db
+
+    def forward(self, waveform):
+        mel = (self._spectra(waveform) @ self.basis).transpose(1, 2)
+        decibels = self._decibels(mel)
+        if self.ref == "max":
+            decibels = decibels - self._decibels(mel.amax(dim=(1, 2), keepdim=True))
+        elif (ref := max(self.ref, self.amin)) != 1.0:
+            decibels = decibels - 10.0 * math.log10(ref)
+        if self.top_db is None:
+            return decibels
+        loudest = decibels.amax(dim=(1, 2), keepdim=True)
+        return torch.maximum(decibels, loudest - self.top_db)
+
+    def _decibels(self, power):
+        return torch.log(power.clamp(min=self.amin)) * (10.0 / math.log(10.0))
 
 
 def _banded(basis):

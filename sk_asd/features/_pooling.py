@@ -3,9 +3,11 @@
 from numbers import Real
 
 import numpy as np
+import torch
 from sklearn.base import TransformerMixin
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from sk_asd.features._keep_labels import LabelledOutput
 from sk_asd.utils._base import BaseEstimator
@@ -15,6 +17,8 @@ from sk_asd.utils._validation import check_features
 
 _BLOCK_BYTES = 4 * 2**20
 _STATISTICS = ("mean", "std", "max", "gwrp")
+# Ranks of less weight than this, relative to the first, change nothing in float32.
+_LEAST_WEIGHT = 1e-12
 
 
 class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
@@ -62,6 +66,7 @@ class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
         "r": [Interval(Real, 0, 1, closed="both")],
     }
     _state = ("_bin",)
+    _takes = "spectrograms"
 
     def __init__(self, statistics=("mean", "std"), r=1.0):
         self.statistics = statistics
@@ -143,6 +148,20 @@ class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
             )
         return check_features(self, X, reset=reset, dtype=[np.float64, np.float32])
 
+    def _exported(self, n_frames):
+        return _PoolingLayer(self, n_frames)
+
+    def _over_frames(self, features, expected, gradient):
+        """Terms of ``(gradient * (pooled - expected)).sum(axis=1)`` by bin and frame."""
+        n_clips, n_bins, _ = features.shape
+        expected, gradient = (part.reshape(n_clips, -1, n_bins, 1) for part in (expected, gradient))
+        maps = np.zeros(features.shape)
+        for clip, e, g, out in zip(features, expected, gradient, maps):
+            for i, statistic in enumerate(self.statistics):
+                parts, weights = parts_over_time(statistic, clip, self.r)
+                out += g[i] * (parts - e[i] * weights)
+        return maps
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
@@ -161,3 +180,64 @@ def _pool(statistic, values, weights):
         ascending = np.sort(values, axis=-1)
         return np.multiply(ascending, weights[::-1], out=ascending).sum(axis=-1)
     return {"mean": np.mean, "std": np.std, "max": np.max}[statistic](values, axis=-1)
+
+
+def parts_over_time(statistic, clip, r=1.0):
+    """Take a statistic over time apart into what every frame adds to it.
+
+    Parameters
+    ----------
+    statistic : {"mean", "std", "max", "gwrp"}
+        As :class:`~sk_asd.features.TimePooling` knows them.
+    clip : ndarray of shape (n_bins, n_frames)
+        Features of a clip.
+    r : float, default=1.0
+        Decay of "gwrp".
+
+    Returns
+    -------
+    parts : ndarray of shape (n_bins, n_frames)
+        Their sum over frames is the statistic.
+    weights : ndarray of shape (n_bins, n_frames)
+        Share of every frame in an expected value; their sum over frames is 1.
+    """
+    clip = np.asarray(clip, dtype=float)
+    n_frames = clip.shape[1]
+    if statistic == "std":
+        std = clip.std(axis=1, keepdims=True)
+        squares = np.square(clip - clip.mean(axis=1, keepdims=True)) / n_frames
+        parts = np.divide(squares, std, out=np.zeros_like(squares), where=std > 0)
+        return parts, np.full(clip.shape, 1 / n_frames)
+    weights = np.full(clip.shape, 1 / n_frames)
+    if statistic != "mean":
+        ranking = _ranking_weights(0.0 if statistic == "max" else r, n_frames)
+        order = np.argsort(-clip, axis=1, kind="stable")
+        np.put_along_axis(weights, order, np.broadcast_to(ranking, clip.shape), axis=1)
+    return weights * clip, weights
+
+
+class _PoolingLayer(nn.Module):
+    def __init__(self, pooling, n_frames):
+        super().__init__()
+        self.statistics = tuple(pooling.statistics)
+        weights = _ranking_weights(pooling.r, n_frames).astype(np.float32)
+        weights = weights[weights > _LEAST_WEIGHT * weights[0]]
+        self.even = pooling.r == 1
+        self.register_buffer("weights", torch.from_numpy(weights))
+
+    def forward(self, features):
+        return torch.cat([getattr(self, f"_{name}")(features) for name in self.statistics], dim=1)
+
+    def _mean(self, features):
+        return features.mean(dim=2)
+
+    def _std(self, features):
+        return (features - features.mean(dim=2, keepdim=True)).square().mean(dim=2).sqrt()
+
+    def _max(self, features):
+        return features.amax(dim=2)
+
+    def _gwrp(self, features):
+        if self.even:
+            return features.mean(dim=2)
+        return torch.topk(features, len(self.weights), dim=2).values @ self.weights

@@ -4,79 +4,11 @@ import hashlib
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 from scipy.signal import get_window
 
 from sk_asd.features._base import BaseExtractor
+from sk_asd.features._spectra import Spectra, SpectrogramLayer, power_to_
 from sk_asd.utils._sklearn import Interval, StrOptions
-
-# Frames transformed at once: few enough that frames and spectra stay in the cache of a core.
-_TILE_VALUES = 160 * 2048
-
-
-class Spectra:
-    """Power spectra of a waveform, some frames at a time, in the scratch memory of one thread.
-
-    Sizes depend on the length of the waveform alone, never on other waveforms, and all arrays are
-    aligned: so the same waveform gives the same bits.
-
-    Parameters
-    ----------
-    window : ndarray of shape (n_fft,), float32
-        Window, padded to the length of a frame.
-    hop_length, n_samples : int
-        Samples between frames and of a waveform.
-    center : bool
-        Whether half a frame is put before and after the waveform.
-    pad_mode : str
-        What with.
-    """
-
-    def __init__(self, window, hop_length, n_samples, center, pad_mode):
-        n_fft = len(window)
-        self.pad = n_fft // 2 if center else 0
-        self.pad_mode = pad_mode
-        self.n_samples = n_samples
-        real = {"dtype": torch.float32, "device": "cpu"}
-        signal = torch.zeros(n_samples + 2 * self.pad, **real)
-        self.signal = signal.numpy()
-        self.window = torch.from_numpy(window).clone()
-        self.frames = signal.unfold(0, n_fft, hop_length)
-        n_tiles = -(-len(self.frames) * n_fft // _TILE_VALUES)
-        self.tile = -(-len(self.frames) // n_tiles)
-        self.windowed = torch.empty(self.tile, n_fft, **real)
-        self.power = torch.empty(self.tile, n_fft // 2 + 1, **real)
-
-    def __call__(self, wave):
-        """Yield slices of frames and their spectra of shape (n_frames, n_bins), to be used at once.
-
-        Parameters
-        ----------
-        wave : ndarray of shape (n_samples,), float32
-            The waveform.
-        """
-        if self.pad and self.pad_mode != "constant":
-            self.signal[:] = np.pad(wave, self.pad, mode=self.pad_mode)
-        else:
-            self.signal[self.pad : self.pad + self.n_samples] = wave
-        for start in range(0, len(self.frames), self.tile):
-            frames = self.frames[start : start + self.tile]
-            n = len(frames)
-            windowed = torch.mul(frames, self.window, out=self.windowed[:n])
-            spectrum = torch.view_as_real(torch.fft.rfft(windowed))
-            # |z|² of complex tensors takes eight times as long as these two steps.
-            spectrum = torch.mul(spectrum, spectrum, out=spectrum)
-            power = torch.add(spectrum[..., 0], spectrum[..., 1], out=self.power[:n])
-            yield slice(start, start + n), power
-
-
-def power_to_(power, exponent):
-    """Turn power spectra into magnitudes to the `exponent`, in place."""
-    if exponent == 1:
-        power.sqrt_()
-    elif exponent != 2:
-        power.pow_(exponent / 2)
-    return power
 
 
 class Spectrogram(BaseExtractor):
@@ -303,3 +235,6 @@ class STFT(Spectrogram):
                 out[:, frames] = power_to_(spectrum[:, bins], power).numpy().T
 
         return kernel
+
+    def _exported(self):
+        return SpectrogramLayer(self, self._bins)

@@ -1,5 +1,6 @@
 """Features of wav2vec models."""
 
+import copy
 import os
 from numbers import Integral
 
@@ -8,7 +9,13 @@ import torch
 from torch import nn
 
 from sk_asd.features._base import BaseExtractor
-from sk_asd.features._wav2vec_models import digest, from_state, load_features, state_of
+from sk_asd.features._wav2vec_models import (
+    FirstVersion,
+    digest,
+    from_state,
+    load_features,
+    state_of,
+)
 from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
 
@@ -76,6 +83,11 @@ class WaveformNetwork(BaseExtractor):
                 out[:] = network(waveform.to(device))[0].cpu().numpy()
 
         return kernel
+
+    def _exported(self):
+        if not isinstance(self.network_, FirstVersion):
+            raise ValueError("its model is of transformers; models of Wav2Vec1 are exported.")
+        return copy.deepcopy(self.network_).cpu()
 
     def _value_params(self):
         names = BaseExtractor._parameter_constraints.keys() - {"cache_dir", "n_jobs"}

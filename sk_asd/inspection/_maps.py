@@ -1,10 +1,11 @@
 """Anomaly maps: which frequencies at which times make a clip abnormal."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
 
-from sk_asd.inspection._pooled import flow_map, pooled_map
 from sk_asd.inspection._steps import (
     is_features,
     labelled_features,
@@ -14,14 +15,6 @@ from sk_asd.inspection._steps import (
 )
 from sk_asd.utils._containers import is_clip_table, take_clips
 from sk_asd.utils._system import is_ensemble, is_grouped, scores_of
-
-# What a cell of a map tells, by the class of the detector that gives it.
-_UNITS = {
-    "IMDNDetector": "negative log-likelihood (nats)",
-    "WSPFlowDetector": "negative log-likelihood (nats)",
-    "AEGANDetector": "squared error",
-    "AutoEncoderDetector": "squared error",
-}
 
 
 def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
@@ -114,66 +107,75 @@ def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
         raise ValueError(f"member={member!r} is for ensembles, not {type(estimator).__name__}.")
     if len(patches) != 2 or min(patches) < 1:
         raise ValueError(f"patches must be two numbers of at least 1, got {patches!r}.")
-    maps = _explain(steps_of(estimator), X, tuple(patches))
+    maps = _explain(steps_of(estimator), _Clips(X, tuple(patches)))
     return maps if name is None else maps.assign_attrs(member=name)
 
 
-def _explain(steps, X, patches, source=None, sound=None):
-    """Maps by fitted steps, the last one a detector; `X` is what `source` made of `sound`."""
-    while not is_features(X):
-        if len(steps) == 1:
-            if is_grouped(steps[0]) and is_clip_table(X):
-                return _by_answer([], *steps[0].answering(X), patches)
+@dataclass(frozen=True)
+class _Clips:
+    """Clips on their way through a system: `X` is what `source` made of `sound`."""
+
+    X: object
+    patches: tuple
+    source: object = None
+    sound: object = None
+
+    def take(self, rows):
+        sound = None if self.sound is None else take_clips(self.sound, rows)
+        return replace(self, X=take_clips(self.X, rows), sound=sound)
+
+
+def _explain(steps, clips):
+    """Maps by fitted steps, the last one a detector."""
+    while not is_features(clips.X):
+        step, *rest = steps
+        if not rest:
+            if is_grouped(step) and is_clip_table(clips.X):
+                X, answers = step.answering(clips.X)
+                return _by_answer([], replace(clips, X=X), answers)
             raise ValueError(
                 "An anomaly map needs features (clip, bin, frame), as LogMel gives them; "
-                f"{type(steps[0]).__name__} is asked about an array of shape {np.shape(X)}. Ask "
+                f"{type(step).__name__} is asked about an array of shape {np.shape(clips.X)}. Ask "
                 "the whole Pipeline."
             )
-        sound, (source, *steps) = X, steps
-        X = source.transform(X)
-    inputs = X
-    for step in steps[:-1]:
+        clips = replace(clips, X=step.transform(clips.X), source=step, sound=clips.X)
+        steps = rest
+    *front, last = steps
+    inputs = clips.X
+    for step in front:
         inputs = step.transform(inputs)
-    last = unwrapped(steps[-1])
+    last = unwrapped(last)
     if is_grouped(last):
-        _, answers = last.answering(inputs)
-        return _by_answer(steps[:-1], X, answers, patches, source, sound)
-    return _by_detector(steps[:-1], last, X, inputs, patches, source, sound)
+        return _by_answer(front, clips, last.answering(inputs)[1])
+    return _by_detector(front, last, clips, inputs)
 
 
-def _by_answer(front, X, answers, patches, source=None, sound=None):
+def _by_answer(front, clips, answers):
     """Maps clip by clip from the detectors that answer for them."""
-    found = []
-    for rows, leaf in answers:
-        heard = None if sound is None else take_clips(sound, rows)
-        steps = [*front, *steps_of(leaf)]
-        found.append((rows, _explain(steps, take_clips(X, rows), patches, source, heard)))
-    if len({maps.shape[1:] for _, maps in found}) > 1:
-        shapes = sorted({maps.shape[1:] for _, maps in found})
+    found = [_explain([*front, *steps_of(leaf)], clips.take(rows)) for rows, leaf in answers]
+    shapes = sorted({maps.shape[1:] for maps in found})
+    if len(shapes) > 1:
         raise ValueError(f"Groups have features of different shapes {shapes}: ask one at a time.")
-    maps = xr.concat([maps for _, maps in found], dim="clip", join="override")
-    order = np.argsort(np.concatenate([rows for rows, _ in found]))
+    maps = xr.concat(found, dim="clip", join="override")
+    order = np.argsort(np.concatenate([rows for rows, _ in answers]))
     return maps[order]
 
 
-def _by_detector(front, detector, X, inputs, patches, source, sound):
-    """Maps by one detector that is no group."""
-    if hasattr(detector, "score_map") and is_features(inputs):
-        features = labelled_features(inputs, None if front else source)
-        values, method = np.asarray(detector.score_map(inputs)), "score_map"
-        if values.ndim == 2:
-            values = flow_map(detector, features.values, values)
-        unit = _UNITS.get(type(detector).__name__, "score map")
-        return _as_map(values, features, method, unit)
-    # features loads torch, which a report of scores alone does without.
-    from sk_asd.features import TimePooling
-
-    features = labelled_features(X, source)
-    values = None
-    if len(front) == 1 and isinstance(front[0], TimePooling):
-        values = pooled_map(front[0], detector, features.values)
-    if values is not None:
-        return _as_map(values, features, "distance", "share of squared distance")
+def _by_detector(front, detector, clips, inputs):
+    """Maps by one detector that is no group, of what it is given and of what that was made of."""
+    own_map = getattr(detector, "_map_over_frames", getattr(detector, "score_map", None))
+    if own_map is not None and is_features(inputs):
+        features = labelled_features(inputs, None if front else clips.source)
+        unit = getattr(detector, "_map_unit", "score map")
+        return _as_map(own_map(inputs), features, "score_map", unit)
+    features = labelled_features(clips.X, clips.source)
+    pooling = front[0] if len(front) == 1 else None
+    if hasattr(pooling, "_over_frames") and hasattr(detector, "_quadratic_form"):
+        form = detector._quadratic_form(np.asarray(inputs, dtype=float))
+        if form is not None:
+            values = pooling._over_frames(features.values, *form)
+            return _as_map(values, features, "distance", "share of squared distance")
+    # These load torch, which a report of scores alone does without.
     from sk_asd.inspection._occlusion import occlusion_map
     from sk_asd.inspection._wave_occlusion import (
         lacks_frequencies,
@@ -182,11 +184,11 @@ def _by_detector(front, detector, X, inputs, patches, source, sound):
     )
 
     steps = [*front, detector]
-    if lacks_frequencies(source):
-        features = spectrogram_of(source, sound)
-        values = wave_occlusion_map(steps, source, sound, patches, scores_of)
+    if lacks_frequencies(clips.source):
+        features = spectrogram_of(clips.source, clips.sound)
+        values = wave_occlusion_map(steps, clips.source, clips.sound, clips.patches, scores_of)
     else:
-        values = occlusion_map(steps, X, patches, scores_of)
+        values = occlusion_map(steps, clips.X, clips.patches, scores_of)
     return _as_map(values, features, "occlusion", "rise of the score when hidden")
 
 

@@ -120,7 +120,7 @@ def _among_kept(steps, clips):
             inner[-1],
             _embedded(inner, take_clips(X, rows)),
             kept,
-            embeds=any(hasattr(step, "embedding_dim") for step in (*steps, *inner)),
+            embeds=_embeds([*steps, *inner]),
         )
         best = distances.argmin(axis=1)
         found[rows] = np.asarray(positions.get(group, range(len(kept))))[best]
@@ -170,12 +170,7 @@ def _chosen(estimator, member, X):
             raise ValueError(f"member={member!r} is for ensembles.")
         return estimator
     if member is None:
-        from sk_asd.embedders._base import BaseEmbedder
-
-        embeds = [
-            any(isinstance(step, BaseEmbedder) for step in steps_of(m))
-            for m in estimator.estimators_
-        ]
+        embeds = [_embeds(steps_of(m)) for m in estimator.estimators_]
         weights = np.asarray(estimator.weights_) + (np.array(embeds) if any(embeds) else 0)
         member = estimator.get_feature_names_out()[int(np.argmax(weights))]
     return unwrapped(member_of(estimator, X, member)[1])
@@ -220,10 +215,17 @@ def _distances(estimator, clips, train):
         for step in steps[:-1]:
             inputs = step.transform(inputs)
         last = last.answering(take_clips(inputs, [0]))[1][0][1]
-    return _with_metric(last, a, b, embeds=any(hasattr(s, "embedding_dim") for s in steps))
+    return _with_metric(last, a, b, _embeds(steps))
+
+
+def _embeds(steps):
+    return any(hasattr(step, "embedding_dim") for step in steps)
 
 
 def _with_metric(detector, a, b, embeds):
+    """Distances as the detector compares clips, if it says how."""
+    if hasattr(detector, "_distances"):
+        return detector._distances(a, b)
     if getattr(detector, "precision_", np.empty(0)).shape == (a.shape[1],) * 2:
         return pairwise_distances(a, b, metric="mahalanobis", VI=detector.precision_)
     metric = getattr(detector, "metric", None)

@@ -3,16 +3,10 @@
 import itertools
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from sk_asd.embedders._base import BaseEmbedder, _pool
-from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._containers import is_labelled, take_clips, wrap
-from sk_asd.utils._neural import on_device, resolve_device
-from sk_asd.utils._windows import check_length, window_starts
 
-BATCH = 32  # windows, or clips, with something hidden at a time
+BATCH = 32  # clips with something hidden at a time
 
 
 def occlusion_map(steps, X, patches, score):
@@ -41,21 +35,24 @@ def occlusion_map(steps, X, patches, score):
     """
     features = np.asarray(X, dtype=np.float32)
     boxes, number = boxes_of(features.shape[1:], patches)
-    embed = isinstance(steps[0], BaseEmbedder)
+    embedder = steps[0] if hasattr(steps[0], "_embed_variants") else None
+    level = None if embedder is None else embedder._level()
     maps = np.empty(features.shape)
     for position, clip in enumerate(features):
         # What the steps see of the labels, whatever the values are.
         like = take_clips(X, [position])[:, :1, :1] if is_labelled(X) else None
-        if embed:
-            hidden = _embeddings(steps[0], clip, boxes)
-            scores = _scores(steps[1:], hidden, like, ("embedding",), score)
+        fill = np.median(clip, axis=1, keepdims=True) if level is None else level
+        variants = _with_holes(clip, boxes, fill)
+        if embedder is not None:
+            frames = [slice(0, clip.shape[1]), *(box[1] for box in boxes)]
+            embeddings = embedder._embed_variants(variants, frames)
+            scores = _scores(steps[1:], embeddings, like, ("embedding",), score)
         else:
-            scores = np.concatenate(
-                [
-                    _scores(steps, values, like, X.dims[1:] if is_labelled(X) else (), score)
-                    for values in _with_holes(clip, boxes)
-                ]
-            )
+            dims = X.dims[1:] if is_labelled(X) else ()
+            scores = []
+            while batch := list(itertools.islice(variants, BATCH)):
+                scores.append(_scores(steps, np.stack(batch), like, dims, score))
+            scores = np.concatenate(scores)
         maps[position] = (scores[1:] - scores[0])[number]
     return maps
 
@@ -94,11 +91,6 @@ def _extent(patch, i):
     return slice(max(0, start - margin), stop + margin)
 
 
-def _hide(values, box, fill):
-    """Lower what is louder in a box, in place."""
-    values[box] = np.minimum(values[box], fill[box[0]])
-
-
 def _scores(steps, values, like, dims, score):
     """Scores of variants of one clip by the last steps."""
     if like is not None:
@@ -108,54 +100,10 @@ def _scores(steps, values, like, dims, score):
     return score(steps[-1], values)
 
 
-def _with_holes(clip, boxes):
-    """The clip, then copies of it with one box after the other hidden, some at a time."""
-    fill = np.median(clip, axis=1, keepdims=True)
-    for start in range(0, len(boxes) + 1, BATCH):
-        chosen = [None, *boxes][start : start + BATCH]
-        values = np.repeat(clip[np.newaxis], len(chosen), axis=0)
-        for value, box in zip(values, chosen):
-            if box is not None:
-                _hide(value, box, fill)
+def _with_holes(clip, boxes, fill):
+    """The clip, then copies of it in which one box after the other is lowered to what is usual."""
+    yield clip
+    for box in boxes:
+        values = clip.copy()
+        values[box] = np.minimum(values[box], fill[box[0]])
         yield values
-
-
-def _embeddings(embedder, clip, boxes):
-    """Embeddings of the clip and of what is left of it with one box after the other hidden."""
-    n_frames = check_length(clip[np.newaxis], embedder.n_frames)
-    # Windows that overlap by half are enough to compare with.
-    hop = max(embedder.window_hop, n_frames // 2)
-    starts = window_starts(clip.shape[1], n_frames, hop)
-    module = embedder.net_.module_
-    fill = np.median(clip, axis=1, keepdims=True)
-    if isinstance(module[0], BinStandardizer) and not embedder.subtract_mean:
-        fill = module[0].mean.cpu().numpy()
-
-    def windows():
-        """Number of the variant and of the window, and the window, where the box changes it."""
-        for number, box in enumerate([None, *boxes]):
-            values = clip.copy()
-            if box is not None:
-                _hide(values, box, fill)
-            if embedder.subtract_mean:  # without what is hidden
-                values -= values.mean(axis=1, keepdims=True)
-            for window, start in enumerate(starts):
-                stop = start + n_frames
-                touched = box is None or (start < box[1].stop and box[1].start < stop)
-                if touched or embedder.subtract_mean:
-                    yield number, window, values[:, start:stop]
-
-    device = resolve_device(embedder.device, fitted=True)
-    module = on_device(module, device)
-    variants = None
-    jobs = windows()
-    with torch.inference_mode():
-        while batch := list(itertools.islice(jobs, BATCH)):
-            numbers, positions, values = zip(*batch)
-            found = F.normalize(module(torch.from_numpy(np.stack(values)).to(device))).cpu()
-            if variants is None:
-                variants = torch.full((len(boxes) + 1, len(starts), found.shape[1]), torch.nan)
-            variants[numbers, positions] = found
-    # Windows that a box does not touch are as they were.
-    variants = torch.where(variants.isnan(), variants[:1], variants)
-    return torch.stack([_pool(found, embedder.pooling) for found in variants]).numpy()

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from sklearn.utils.validation import check_is_fitted
 
-from sk_asd.embedders._base import BaseEmbedder
 from sk_asd.features import STFT
 from sk_asd.features._wav2vec import WaveformNetwork
 from sk_asd.inspection._occlusion import BATCH, boxes_of
@@ -98,11 +97,7 @@ def _with_holes(wave, spectrum, boxes):
 
 
 def _with_fewer_windows(step):
-    """An embedder whose windows overlap by half at most, which is enough to compare with."""
-    if not isinstance(step, BaseEmbedder) or step.n_frames is None:
-        return step
-    hop = max(step.window_hop, step.n_frames // 2)
-    return copy.copy(step).set_params(window_hop=hop)
+    return step._with_fewer_windows() if hasattr(step, "_with_fewer_windows") else step
 
 
 def _like(X, row, waves, sr):

@@ -14,10 +14,9 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
+from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder, Wav2VecPretrainer
+from sk_asd.embedders._layers import PReLULayer
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.export._embedders import EmbedderLayer, PReLULayer
-from sk_asd.export._features import PoolingLayer, SpectrogramLayer
 from sk_asd.features import STFT, KeepLabels, LogMel, TimePooling, Wav2Vec
 from sk_asd.metrics import anomaly_score
 from sk_asd.systems import make_pooling
@@ -48,12 +47,12 @@ def embedding(embedder, name, n_frames=16):
         LogMel(n_mels=20, ref="max", top_db=30.0),
         LogMel(n_mels=20, ref=0.01, amin=1e-3),
         Wav2Vec(),
+        Wav2VecPretrainer(max_updates=1, batch_size=1, device="cpu", random_state=0),
     ],
 )
 def test_features(extractor):
     expected = extractor.fit_transform(WAVES)
-    layer = extractor.network_ if isinstance(extractor, Wav2Vec) else SpectrogramLayer(extractor)
-    found = layer(torch.from_numpy(WAVES)).numpy()
+    found = extractor._exported()(torch.from_numpy(WAVES)).detach().numpy()
     assert found.shape == expected.shape
     # The Fourier transform rounds in units of a frame's largest values.
     atol = 1e-3 if isinstance(extractor, LogMel) else 1e-5 * np.abs(expected).max()
@@ -66,7 +65,7 @@ def test_pooling(r, statistics):
     features = RNG.normal(size=(3, 5, 61)).astype("float32")
     pooling = TimePooling(statistics, r=r)
     expected = pooling.fit_transform(features)
-    found = PoolingLayer(pooling, 61)(torch.from_numpy(features))
+    found = pooling._exported(61)(torch.from_numpy(features))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -78,7 +77,7 @@ def test_windows_of_embedders(n_frames, subtract_mean, pooling):
     embedder = embedding(SectionEmbedder, "cnn6", n_frames)
     embedder.set_params(subtract_mean=subtract_mean).fit(features, y=[0, 1] * 3)
     embedder.pooling = "mean" if n_frames in (30, None) else pooling  # one window has no spread
-    found = EmbedderLayer(embedder, 30)(torch.from_numpy(features))
+    found = embedder._exported(30)(torch.from_numpy(features))
     np.testing.assert_allclose(found.detach(), embedder.transform(features), atol=1e-6)
 
 
@@ -97,7 +96,7 @@ def test_prelu_is_the_same(slopes, shape):
 def test_backbones(kind, backbone):
     features = RNG.normal(size=(6, 12, 40)).astype("float32")
     embedder = embedding(kind, backbone).fit(features, y=["a", "b"] * 3)
-    found = EmbedderLayer(embedder, 40)(torch.from_numpy(features))
+    found = embedder._exported(40)(torch.from_numpy(features))
     np.testing.assert_allclose(found.detach(), embedder.transform(features), atol=1e-6)
 
 

@@ -24,8 +24,8 @@ from sk_asd.detectors import (
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.features import KeepLabels, TimePooling, Wav2Vec
+from sk_asd.features._pooling import parts_over_time
 from sk_asd.inspection import anomaly_map
-from sk_asd.inspection._pooled import parts_over_time
 from sk_asd.networks import Wav2Vec1
 
 

@@ -1,4 +1,4 @@
-"""Fitted embedders as layers."""
+"""Fitted embedders as layers of a graph."""
 
 import copy
 
@@ -33,11 +33,11 @@ class PReLULayer(nn.Module):
 
 
 class EmbedderLayer(nn.Module):
-    """What a fitted `SectionEmbedder` or `MultiHeadEmbedder` computes: its windows, pooled.
+    """What a fitted embedder computes: embeddings of its windows, pooled.
 
     Parameters
     ----------
-    embedder : SectionEmbedder or MultiHeadEmbedder
+    embedder : BaseEmbedder
         The fitted embedder.
     n_frames : int
         Frames of a clip.

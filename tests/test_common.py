@@ -66,7 +66,7 @@ ESTIMATORS = [
     (CosineDetector(), "embeddings"),
     (MahalanobisDetector(), "embeddings"),
     (GaussianMixtureDetector(), "embeddings"),
-    (GaussianMixtureDetector(2, cv=3, random_state=0), "embeddings"),
+    (GaussianMixtureDetector(2, crossfit=3, random_state=0), "embeddings"),
     (
         WSPFlowDetector(n_groups=2, transforms=1, hidden_features=(8,), max_epochs=2),
         "features",
@@ -79,7 +79,7 @@ ESTIMATORS = [
         # Its statistics settle within an epoch; a classifier need not be unsure of what is far off,
         # but this one is.
         MobileNetV2Detector(
-            2, n_frames=None, alpha=0.1, batch_size=12, max_epochs=1, lr=1e-3, momentum=0.7
+            2, n_frames=None, width=0.1, batch_size=12, max_epochs=1, lr=1e-3, momentum=0.7
         ),
         "features",
     ),
@@ -152,7 +152,7 @@ EXPECTED_FAILURES = {
 def expected_failures(estimator):
     """Row of the table for an estimator."""
     name = type(estimator).__name__
-    if isinstance(estimator, GaussianMixtureDetector) and estimator.cv is not None:
+    if isinstance(estimator, GaussianMixtureDetector) and estimator.crossfit is not None:
         name += "(cv)"
     if isinstance(estimator, GroupedDetector):
         name += f"({type(estimator.detector or KNNDetector()).__name__})"

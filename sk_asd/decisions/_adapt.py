@@ -334,8 +334,8 @@ def _finds_offset(detector):
 def _ensemble(detector, X, how, kept):
     X, groups = detector.split_groups(X)
     _check_groups(detector, groups, detector.means_, how)
-    if detector.cv is not None:
-        reason = f"cv={detector.cv!r} scores training clips by copies that are not kept"
+    if detector.crossfit is not None:
+        reason = f"crossfit={detector.crossfit!r} scores training clips by copies that are not kept"
         how.learns(detector, reason)
         how = how._replace(scores_only=True)
     members, scores = [], []

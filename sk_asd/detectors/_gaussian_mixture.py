@@ -29,7 +29,7 @@ class GaussianMixtureDetector(BankDetector):
         Constant added to the diagonals, in squared units of the features.
     density : {"mixture", "max_component"}, default="mixture"
         :math:`\log \sum_k w_k N_k(x)`, or :math:`\max_k \log N_k(x)` without the weights, as [1]_.
-    cv : int, default=None
+    crossfit : int, default=None
         With an integer, ``training_scores_`` are those of mixtures fitted without the clip's fold,
         which is the honest choice for thresholds with few clips and many features; None takes the
         scores of the fitted mixture itself.
@@ -45,7 +45,7 @@ class GaussianMixtureDetector(BankDetector):
     Attributes
     ----------
     training_scores_ : ndarray of shape (n_clips,)
-        Scores of the training clips, cross-fitted if `cv` is given.
+        Scores of the training clips, cross-fitted if `crossfit` is given.
     offset_ : float
         Threshold on ``score_samples``.
     center_ : ndarray of shape (n_features,)
@@ -76,7 +76,7 @@ class GaussianMixtureDetector(BankDetector):
         "covariance_type": [StrOptions({"full", "tied", "diag", "spherical"})],
         "reg_covar": [Interval(Real, 0, None, closed="left")],
         "density": [StrOptions({"mixture", "max_component"})],
-        "cv": [Interval(Integral, 2, None, closed="left"), None],
+        "crossfit": [Interval(Integral, 2, None, closed="left"), None],
         "n_init": [Interval(Integral, 1, None, closed="left")],
         "random_state": ["random_state"],
     }
@@ -89,7 +89,7 @@ class GaussianMixtureDetector(BankDetector):
         covariance_type="full",
         reg_covar=1e-6,
         density="mixture",
-        cv=None,
+        crossfit=None,
         n_init=1,
         random_state=None,
         contamination=0.1,
@@ -99,26 +99,26 @@ class GaussianMixtureDetector(BankDetector):
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.density = density
-        self.cv = cv
+        self.crossfit = crossfit
         self.n_init = n_init
         self.random_state = random_state
         self.contamination = contamination
         self.threshold = threshold
 
     def _fit(self, X):
-        needed = max(self.n_components, self.cv or 0)
+        needed = max(self.n_components, self.crossfit or 0)
         if len(X) < needed:
             raise ValueError(
-                f"n_components={self.n_components} and cv={self.cv} need at least {needed} "
-                f"training clips, found n_samples = {len(X)}."
+                f"n_components={self.n_components} and crossfit={self.crossfit} need at least "
+                f"{needed} training clips, found n_samples = {len(X)}."
             )
         self.center_ = X.mean(axis=0)
         X = X - self.center_
         self.mixture_ = self._fit_mixture(X)
-        if self.cv is None:
+        if self.crossfit is None:
             return self._log_density(self.mixture_, X)
         scores = np.empty(len(X))
-        folds = KFold(self.cv, shuffle=True, random_state=self.random_state)
+        folds = KFold(self.crossfit, shuffle=True, random_state=self.random_state)
         for train, held_out in folds.split(X):
             scores[held_out] = self._log_density(self._fit_mixture(X[train]), X[held_out])
         return scores

@@ -32,11 +32,11 @@ class MobileNetV2Detector(NeuralDetector):
         mean spectra of the training clips, for arrays without labels.
     n_frames : int or None, default=64
         Length of a window in frames; None for whole clips.
-    window_hop : int, default=8
+    train_hop : int, default=8
         Frames between training windows; the last one is flush with the clip's end.
-    test_hop : int, default=1
+    window_hop : int, default=1
         The same when clips are scored.
-    alpha : float, default=0.5
+    width : float, default=0.5
         Multiplier of the channel numbers.
     in_channels : int, default=3
         Channels of the network, to which windows are repeated.
@@ -135,9 +135,9 @@ class MobileNetV2Detector(NeuralDetector):
         **NeuralDetector._parameter_constraints,
         "target": [str, list, tuple, Interval(Integral, 2, None, closed="left")],
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
+        "train_hop": [Interval(Integral, 1, None, closed="left")],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
-        "test_hop": [Interval(Integral, 1, None, closed="left")],
-        "alpha": [Interval(Real, 0, None, closed="neither")],
+        "width": [Interval(Real, 0, None, closed="neither")],
         "in_channels": [Interval(Integral, 1, None, closed="left")],
         "momentum": [Interval(Real, 0, 1, closed="right")],
     }
@@ -148,9 +148,9 @@ class MobileNetV2Detector(NeuralDetector):
         target="section",
         *,
         n_frames=64,
-        window_hop=8,
-        test_hop=1,
-        alpha=0.5,
+        train_hop=8,
+        window_hop=1,
+        width=0.5,
         in_channels=3,
         momentum=0.01,
         max_epochs=20,
@@ -171,9 +171,9 @@ class MobileNetV2Detector(NeuralDetector):
     ):
         self.target = target
         self.n_frames = n_frames
+        self.train_hop = train_hop
         self.window_hop = window_hop
-        self.test_hop = test_hop
-        self.alpha = alpha
+        self.width = width
         self.in_channels = in_channels
         self.momentum = momentum
         self.max_epochs = max_epochs
@@ -202,7 +202,7 @@ class MobileNetV2Detector(NeuralDetector):
                 f"{self.classes_}; this fit has {classes}."
             )
         params = {
-            "alpha": self.alpha,
+            "width": self.width,
             "in_channels": self.in_channels,
             "momentum": self.momentum,
             **self._net_params("module__"),
@@ -210,7 +210,7 @@ class MobileNetV2Detector(NeuralDetector):
         module, criterion = self._networks(stream, lambda: {"n_classes": len(classes), **params})
         self.n_frames_, self.classes_, self.clusters_ = n_frames, classes, clusters
         codes = torch.from_numpy(self._codes(features, X))
-        dataset = AllWindows(features, codes, n_frames, self.window_hop)
+        dataset = AllWindows(features, codes, n_frames, self.train_hop)
         self._train(
             module,
             criterion,
@@ -229,7 +229,7 @@ class MobileNetV2Detector(NeuralDetector):
 
     def _score_clips(self, features, X):
         check_length(features, self.n_frames_)
-        starts = window_starts(features.shape[2], self.n_frames_, self.test_hop)
+        starts = window_starts(features.shape[2], self.n_frames_, self.window_hop)
         codes = self._codes(features, X)
         device = resolve_device(self.device, fitted=True)
         module = on_device(self.net_.module_, device)

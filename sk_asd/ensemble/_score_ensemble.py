@@ -55,7 +55,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     by : str or sequence of str or None, default=("machine", "section")
         Column, or columns whose combinations make the groups; None for one group. Of the default
         those that are there are taken; of others, and of a list, all must be there.
-    cv : int, splitter or None, default=None
+    crossfit : int, splitter or None, default=None
         How to come by training scores. None takes those that a member gives: leave-one-out in
         ``training_scores_`` where it memorises its clips, else the scores of the clips that it was
         fitted to. Otherwise every training clip is scored by a copy of the member that was fitted
@@ -112,7 +112,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
     **Threshold**: one for all groups, from ``training_scores_``.
 
     **Frozen members** keep their training scores only where `X` are the very clips that they were
-    fitted to. They score other clips as new ones, whatever `cv` says.
+    fitted to. They score other clips as new ones, whatever `crossfit` says.
 
     **DataFrames** that are no clip tables: columns of text and those in `by` are labels, which
     members are given as coordinates of a labelled array, the others features.
@@ -146,7 +146,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         "estimators": [list],
         "weights": ["array-like", None],
         "by": [str, list, tuple, None],
-        "cv": ["cv_object"],
+        "crossfit": ["cv_object"],
         "unseen": [StrOptions({"error", "pool"})],
         "contamination": [Interval(Real, 0, 0.5, closed="right")],
         "threshold": [StrOptions({"quantile", "gamma"})],
@@ -175,7 +175,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         estimators,
         weights=None,
         by=BY,
-        cv=None,
+        crossfit=None,
         unseen="error",
         contamination=0.1,
         threshold="quantile",
@@ -185,7 +185,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         self.estimators = estimators
         self.weights = weights
         self.by = by
-        self.cv = cv
+        self.crossfit = crossfit
         self.unseen = unseen
         self.contamination = contamination
         self.threshold = threshold
@@ -254,7 +254,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
 
         The result, statistics, ``training_scores_`` and threshold included, is that of ``fit`` on
         all clips together, those learnt before first. There is this method where all members have
-        it and `cv` is None.
+        it and `crossfit` is None.
 
         Parameters
         ----------
@@ -403,12 +403,12 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         return X if isinstance(X, pd.DataFrame) else values, groups
 
     def _folds(self, X):
-        if self.cv is None:
+        if self.crossfit is None:
             return None
-        folds = folds_of(X, self.cv, [*self._columns(), "domain"], random_state=0)
+        folds = folds_of(X, self.crossfit, [*self._columns(), "domain"], random_state=0)
         held_out = np.sort(np.concatenate([test for _, test in folds]))
         if not np.array_equal(held_out, np.arange(_num_samples(X))):
-            raise ValueError(f"cv={self.cv!r} must hold out every training clip once.")
+            raise ValueError(f"crossfit={self.crossfit!r} must hold out every training clip once.")
         return folds
 
     @property
@@ -419,8 +419,8 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         return Bunch(**{name: fitted.get(name, "drop") for name, _ in self.estimators})
 
     def _why_not_learn(self):
-        if self.cv is not None:
-            return f"cv={self.cv!r} scores training clips by copies that are not kept"
+        if self.crossfit is not None:
+            return f"crossfit={self.crossfit!r} scores training clips by copies that are not kept"
         for name, member in self.estimators:
             reason = None if isinstance(member, str) else why_not_learn(member)
             if reason is not None:

@@ -352,7 +352,7 @@ class ScoreEnsembleCV(OutlierMixin, NamedMembers):
             self.estimators,
             weights,
             by=self.by,
-            cv=self.crossfit,
+            crossfit=self.crossfit,
             contamination=self.contamination,
             threshold=self.threshold,
             n_jobs=self.n_jobs,

@@ -28,7 +28,7 @@ class MobileNetV2(nn.Module):
     n_classes : int, default=None
         Number of outputs of a last linear layer; None for none, which leaves embeddings of 1280
         values.
-    alpha : float, default=0.5
+    width : float, default=0.5
         Multiplier of the channel numbers, which are rounded to a multiple of 8; that of the last
         convolution, 1280, does not shrink with it.
     in_channels : int, default=1
@@ -49,7 +49,7 @@ class MobileNetV2(nn.Module):
 
     Notes
     -----
-    With ``alpha=0.5`` and three channels 687,680 trainable parameters without the last layer, and
+    With ``width=0.5`` and three channels 687,680 trainable parameters without the last layer, and
     1,968,680 with that of 1000 classes. Keras, which counts the running statistics as well, says
     706,224 and 1,987,224.
 
@@ -67,18 +67,18 @@ class MobileNetV2(nn.Module):
     torch.Size([4, 6])
     """
 
-    def __init__(self, n_classes=None, *, alpha=0.5, in_channels=1, momentum=0.01):
+    def __init__(self, n_classes=None, *, width=0.5, in_channels=1, momentum=0.01):
         super().__init__()
-        check_positive(alpha=alpha, in_channels=in_channels, momentum=momentum)
+        check_positive(width=width, in_channels=in_channels, momentum=momentum)
         self.in_channels = in_channels
-        channels = _channels(_STEM_CHANNELS * alpha)
+        channels = _channels(_STEM_CHANNELS * width)
         layers = [_ConvBN(in_channels, channels, 3, stride=2)]
         for expansion, out, repeats, stride in _ROWS:
-            out = _channels(out * alpha)
+            out = _channels(out * width)
             for i in range(repeats):
                 layers.append(_Bottleneck(channels, out, expansion, stride if i == 0 else 1))
                 channels = out
-        last = _channels(_LAST_CHANNELS * max(alpha, 1.0))
+        last = _channels(_LAST_CHANNELS * max(width, 1.0))
         self.layers = nn.Sequential(*layers, _ConvBN(channels, last, 1))
         self.classify = nn.Identity()
         if n_classes is not None:

@@ -206,7 +206,7 @@ def _best_members(machine, by, common):
     mixture = GaussianMixtureDetector(
         2,
         density="max_component",
-        cv=5,  # a mixture knows its training clips too well to be standardised by them
+        crossfit=5,  # a mixture knows its training clips too well to be standardised by them
         random_state=common["random_state"],
     )
     return [

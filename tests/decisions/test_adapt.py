@@ -125,7 +125,7 @@ def test_a_new_section_of_sounds():
     [
         GroupedDetector(KNNDetector()),
         GroupedDetector(MahalanobisDetector(), over="domain"),
-        GroupedDetector(GaussianMixtureDetector(2, cv=3, random_state=0), unseen="pool"),
+        GroupedDetector(GaussianMixtureDetector(2, crossfit=3, random_state=0), unseen="pool"),
         make_pipeline("passthrough", GroupedDetector(CosineDetector())),
         ScoreEnsemble([("a", KNNDetector()), ("b", make_pipeline(GroupedDetector(LOFDetector())))]),
     ],
@@ -139,7 +139,7 @@ def test_equals_fit_on_all(detector, place, train):
     same(adapted, clone(detector).fit(every), every)
     order = np.random.default_rng(0).permutation(10)
     other = adapt(clone(detector).fit(train), new[order], new="02" if place == "new" else ())
-    if "cv=3" not in repr(detector):  # whose folds go by position
+    if "crossfit=3" not in repr(detector):  # whose folds go by position
         np.testing.assert_allclose(
             other.score_samples(every), adapted.score_samples(every), atol=1e-6
         )
@@ -374,8 +374,10 @@ def test_members_that_learn_and_others(train, ten):
 
 
 def test_cross_fitted_ensembles(train, ten):
-    ensemble = ScoreEnsemble([("k", KNNDetector())], cv=3).fit(train)
-    with pytest.raises(ValueError, match="cv=3 scores training clips by copies that are not kept"):
+    ensemble = ScoreEnsemble([("k", KNNDetector())], crossfit=3).fit(train)
+    with pytest.raises(
+        ValueError, match="crossfit=3 scores training clips by copies"
+    ):
         adapt(ensemble, ten)
     adapted = adapt(ensemble, ten, scores_only="auto")
     np.testing.assert_array_equal(adapted._raw[:160], ensemble._raw)

@@ -26,7 +26,7 @@ DETECTORS = [
     MahalanobisDetector(),
     GaussianMixtureDetector(random_state=0),
 ]
-MEMORISING = [*DETECTORS[:4], GaussianMixtureDetector(cv=5, random_state=0)]
+MEMORISING = [*DETECTORS[:4], GaussianMixtureDetector(crossfit=5, random_state=0)]
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_gaussian_mixture_cross_fitted_training_scores():
     rng = np.random.default_rng(0)
     X, new = rng.normal(size=(60, 40)), rng.normal(size=(300, 40))
     within = GaussianMixtureDetector(random_state=0).fit(X)
-    across = GaussianMixtureDetector(cv=5, random_state=0).fit(X)
+    across = GaussianMixtureDetector(crossfit=5, random_state=0).fit(X)
     np.testing.assert_allclose(within.score_samples(new), across.score_samples(new))
     assert (within.predict(new) == 1).mean() < 0.1
     assert (across.predict(new) == 1).mean() > 0.8

@@ -9,7 +9,7 @@ from sk_asd.detectors._mobilenetv2 import MobileNetV2Detector, _log_odds
 
 
 def small(target="section", **params):
-    defaults = {"n_frames": 12, "window_hop": 4, "test_hop": 3, "alpha": 0.1, "momentum": 0.5}
+    defaults = {"n_frames": 12, "train_hop": 4, "window_hop": 3, "width": 0.1, "momentum": 0.5}
     training = {"max_epochs": 1, "lr": 3e-3, "batch_size": 16, "random_state": 0}
     return MobileNetV2Detector(target, **{**defaults, **training, **params})
 

@@ -26,7 +26,7 @@ DETECTORS = [
         GaussianMixtureDetector(2, covariance_type=kind, random_state=0)
         for kind in ("full", "tied", "diag", "spherical")
     ),
-    GaussianMixtureDetector(1, cv=3, density="max_component", random_state=0),
+    GaussianMixtureDetector(1, crossfit=3, density="max_component", random_state=0),
 ]
 
 

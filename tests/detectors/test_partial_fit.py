@@ -32,7 +32,7 @@ DETECTORS = [
     MahalanobisDetector(shrinkage="oas"),
     MahalanobisDetector(shrinkage=0.1),
     GaussianMixtureDetector(2, random_state=0),
-    GaussianMixtureDetector(2, cv=3, random_state=0),
+    GaussianMixtureDetector(2, crossfit=3, random_state=0),
 ]
 
 
@@ -131,7 +131,7 @@ ENSEMBLE = [("knn", KNNDetector()), ("spread", MahalanobisDetector())]
         (GroupedDetector(IsolationForest()), "its detector cannot, IsolationForest keeps no"),
         (GroupedDetector(make_pipeline(PCA(2), KNNDetector())), "a Pipeline has no partial_fit"),
         (GroupedDetector(AutoEncoderDetector()), "AutoEncoderDetector trains a network"),
-        (ScoreEnsemble(ENSEMBLE, cv=3), "cv=3 scores training clips by copies"),
+        (ScoreEnsemble(ENSEMBLE, crossfit=3), "crossfit=3 scores training clips by copies"),
         (
             ScoreEnsemble([*ENSEMBLE, ("f", GroupedDetector(IsolationForest()))]),
             "its member 'f' cannot, its detector cannot, IsolationForest",

@@ -58,7 +58,7 @@ def test_other_parameters_and_clips_are_other_results(clips, train, tmp_path):
     assert ensemble.means_["fan", "00"] == pytest.approx(train["b"][train.section == "00"].mean())
     ensemble.fit(train.assign(b=0.5 * train["b"]))
     assert ensemble.scales_["fan", "00"] == pytest.approx(train["b"][:12].std(ddof=0) / 2)
-    ensemble.set_params(cv=2).fit(train)
+    ensemble.set_params(crossfit=2).fit(train)
     assert [line for line in logged(log) if line.startswith("fit")] == ["fit a"] + 5 * ["fit b"]
     # The index is no content.
     clone(ensemble).fit(train.reset_index(drop=True))

@@ -129,7 +129,7 @@ def test_leave_one_out_where_a_member_has_it():
 def test_cross_fitted_training_scores():
     X = np.array([[0.0], [1.0], [10.0], [12.0]])
     knn = ("knn", KNNDetector(metric="euclidean"))
-    ensemble = ScoreEnsemble([knn], by=None, cv=KFold(2)).fit(X)
+    ensemble = ScoreEnsemble([knn], by=None, crossfit=KFold(2)).fit(X)
     # Each half by the other one.
     raw = -np.array([10.0, 9.0, 9.0, 11.0])
     np.testing.assert_allclose(ensemble.means_[None], raw.mean())
@@ -137,7 +137,7 @@ def test_cross_fitted_training_scores():
     # New clips are scored by the member that knows all.
     np.testing.assert_allclose(ensemble.score_samples([[11.0]]), (-1 - raw.mean()) / raw.std())
     with pytest.raises(ValueError, match="must hold out every training clip once"):
-        ScoreEnsemble([knn], by=None, cv=ShuffleSplit(2, random_state=0)).fit(X)
+        ScoreEnsemble([knn], by=None, crossfit=ShuffleSplit(2, random_state=0)).fit(X)
 
 
 def test_folds_are_stratified(X):
@@ -151,7 +151,7 @@ def test_folds_are_stratified(X):
         },
     )
     knn = GroupedDetector(KNNDetector(metric="euclidean"), over="domain")
-    ensemble = ScoreEnsemble([("knn", knn)], cv=2).fit(labelled)
+    ensemble = ScoreEnsemble([("knn", knn)], crossfit=2).fit(labelled)
     assert set(ensemble.estimators_[0].detectors_["01"]) == {"source", "target"}
     assert np.isfinite(ensemble.training_scores_).all()
 
@@ -287,7 +287,7 @@ def test_frozen_member_keeps_its_training_scores(X):
         ensemble = ScoreEnsemble([("knn", frozen)], by=None).fit(X)
         np.testing.assert_allclose(ensemble.means_[None], knn.training_scores_.mean())
     other = np.random.default_rng(1).normal(size=X.shape)
-    ensemble = ScoreEnsemble([("knn", FrozenEstimator(knn))], by=None, cv=3).fit(other)
+    ensemble = ScoreEnsemble([("knn", FrozenEstimator(knn))], by=None, crossfit=3).fit(other)
     np.testing.assert_allclose(ensemble.means_[None], knn.score_samples(other).mean())
     assert ensemble.estimators_[0].estimator is knn
 

@@ -178,7 +178,7 @@ def test_frozen_members_and_cross_fitting(clips):
     search = ScoreEnsembleCV(pair, step=0.5, crossfit=2, by=["machine", "section"]).fit(clips)
     best = search.best_estimator_
     assert best.estimators_[0] is pair[0][1]
-    assert best.cv == 2
+    assert best.crossfit == 2
     assert set(best.means_) == {("fan", "00"), ("fan", "01")}
 
 

@@ -320,7 +320,9 @@ def test_ensemble_with_lowest_training_scores(X, odd):
 
 
 def test_held_out_training_scores(X):
-    ensemble = ScoreEnsemble([("d", KernelDensity(kernel="tophat", bandwidth=1.2))], by=None, cv=4)
+    ensemble = ScoreEnsemble(
+        [("d", KernelDensity(kernel="tophat", bandwidth=1.2))], by=None, crossfit=4
+    )
     ensemble.fit(X)
     lowest = np.isneginf(ensemble.training_scores_)
     assert 0 < lowest.sum() < 60

@@ -375,9 +375,7 @@ def test_members_that_learn_and_others(train, ten):
 
 def test_cross_fitted_ensembles(train, ten):
     ensemble = ScoreEnsemble([("k", KNNDetector())], crossfit=3).fit(train)
-    with pytest.raises(
-        ValueError, match="crossfit=3 scores training clips by copies"
-    ):
+    with pytest.raises(ValueError, match="crossfit=3 scores training clips by copies"):
         adapt(ensemble, ten)
     adapted = adapt(ensemble, ten, scores_only="auto")
     np.testing.assert_array_equal(adapted._raw[:160], ensemble._raw)

@@ -8,7 +8,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_clip_table, plain
 from sk_asd.utils._decisions import DecisionMixin
-from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._thresholds import normal_threshold

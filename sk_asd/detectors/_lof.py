@@ -9,7 +9,7 @@ from sklearn.neighbors import LocalOutlierFactor, NearestNeighbors
 
 from sk_asd.detectors._bank import BankDetector
 from sk_asd.detectors._knn import center_of, check_n_neighbors
-from sk_asd.utils._normal import users_level
+from sk_asd.utils._labels import users_level
 from sk_asd.utils._sklearn import Interval
 
 # Clips that are nearer to each other, relative to distances between any two, are copies.

@@ -8,6 +8,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedKFold, check_cv
 
 from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table, is_labelled
+from sk_asd.utils._labels import clip_labels
 from sk_asd.utils._sklearn import _num_samples
 from sk_asd.utils._text import composed
 
@@ -119,22 +120,12 @@ class ByColumns:
         return True
 
 
-def labels_of(X, columns):
+def labels_of(X, columns, parameter="by"):
     """Label of every clip: a value for one column, a tuple for several."""
-    values = []
-    for name in columns:
-        column = column_of(X, name)
-        if column is None:
-            raise ValueError(f"Column {name!r} is not among the labels of the training clips.")
-        missing = pd.isna(column)
-        if missing.any():
-            raise ValueError(
-                f"Column {name!r} has no value for {missing.sum()} of {len(column)} clips, "
-                f"the first at position {int(np.argmax(missing))}."
-            )
-        values.append([composed(value) for value in column.tolist()])
-    labels = np.empty(len(values[0]), dtype=object)
-    labels[:] = values[0] if len(columns) == 1 else list(zip(*values))
+    columns = columns[0] if len(columns) == 1 else columns
+    values = clip_labels(X, columns, parameter, known=True)
+    labels = np.empty(len(values), dtype=object)
+    labels[:] = [group_name(value) for value in values]
     return labels
 
 

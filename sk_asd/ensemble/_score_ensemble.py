@@ -25,8 +25,8 @@ from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
 from sk_asd.utils._containers import LABEL, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
-from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold

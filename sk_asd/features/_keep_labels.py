@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, plain, wrap
-from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._sklearn import HasMethods, _fit_context, _wrap_data_with_container
 
 

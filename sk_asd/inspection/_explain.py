@@ -16,7 +16,7 @@ from sk_asd.inspection._nearest import _groups, nearest_normal
 from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
 from sk_asd.inspection._steps import steps_of, unwrapped
 from sk_asd.utils._containers import check_clip_table
-from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._labels import is_anomaly
 from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._system import is_ensemble
 

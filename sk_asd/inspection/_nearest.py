@@ -12,7 +12,7 @@ from sk_asd.inspection._steps import (
     unwrapped,
 )
 from sk_asd.utils._containers import column_of, is_clip_table, take_clips
-from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._labels import is_anomaly
 from sk_asd.utils._system import is_ensemble, is_grouped
 
 _GROUPS = ("machine", "section")

@@ -288,7 +288,7 @@ class TestErrors:
 
     def test_missing_column(self, clips):
         with pytest.raises(
-            ValueError, match=r"needs columns \['pat'\].*labels of X are \['machine'"
+            ValueError, match=r"needs the column 'pat' among the labels.*\['machine'"
         ):
             small(target=["section", "pat"]).fit(clips)
 

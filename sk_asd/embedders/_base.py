@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.base import TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -20,6 +20,7 @@ from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
+from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._validation import check_features
@@ -33,7 +34,7 @@ from sk_asd.utils._windows import (
 BACKBONES = ("mobilefacenet", "mfnse", "ecapa", "cnn6")
 
 
-class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
+class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput, BaseEstimator):
     """A network trained by heads on its embeddings; see :class:`SectionEmbedder`.
 
     A subclass says what the heads learn: ``_targets(X, y, n_clips)`` sets its fitted attributes and
@@ -134,8 +135,8 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        DataArray or ndarray of shape (n_clips, embedding_dim)
-            Embeddings in float32, labelled as `X` is.
+        DataArray, ndarray or DataFrame of shape (n_clips, embedding_dim)
+            Embeddings in float32, labelled as `X` is, or what ``set_output`` asks for.
 
         Raises
         ------
@@ -143,7 +144,12 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
             If clips are shorter than one window.
         """
         embeddings = [_pool(F.normalize(windows), self.pooling) for windows in self._embed(X)]
-        return wrap(torch.stack(embeddings).cpu().numpy(), X, ("embedding",))
+        values = torch.stack(embeddings).cpu().numpy()
+        return self._contained(wrap(values, X, ("embedding",)), X)
+
+    @property
+    def _n_features_out(self):
+        return self._architecture["width"]
 
     def _embed(self, X):
         """Embeddings of every clip's windows, clip by clip."""

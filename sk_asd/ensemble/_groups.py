@@ -14,7 +14,10 @@ from sk_asd.utils._text import composed
 
 # The default of `by`: those of the columns that are there. Of other columns all must be.
 BY = ("machine", "section")
-_LOST = " Transformers such as PCA lose the labels: wrap them in sk_asd.features.KeepLabels."
+_LOST = (
+    " Transformers such as PCA lose the labels: wrap them in sk_asd.features.KeepLabels. So does "
+    "set_output: leave it out."
+)
 
 
 class ByColumns:

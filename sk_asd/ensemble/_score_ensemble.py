@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from joblib import Parallel
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -27,12 +27,13 @@ from sk_asd.utils._containers import LABEL, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._thresholds import normal_threshold
 
 
-class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
+class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
     r"""Weighted sum of the scores of several outlier detectors, each in units of its training.
 
     Every member is fitted to the same clips. Its scores are standardised by the mean and standard
@@ -328,7 +329,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             High = normal, one column a member: a DataArray with the labels of the clips for a clip
             table or DataArray, else an ndarray, or what ``set_output`` asks for.
         """
-        return self._labelled_columns(self._standardized(X), X)
+        return self._contained(self._labelled_columns(self._standardized(X), X), X)
 
     def contributions(self, X):
         """Share of every member in the score of every clip.

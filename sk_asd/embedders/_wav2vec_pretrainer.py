@@ -274,8 +274,9 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, whose clips may be of different lengths, or waveforms at the rate `sr`.
+        X : DataFrame, sequence of str or path-like, or array-like of shape (n_clips, n_samples)
+            Clip table or names of sound files, whose clips may be of different lengths, or
+            waveforms at the rate `sr`.
         y : Ignored
             Not used, present by convention.
 

@@ -7,7 +7,13 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, check_cv
 
-from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table, is_labelled
+from sk_asd.utils._containers import (
+    as_clips,
+    check_clip_table,
+    column_of,
+    is_clip_table,
+    is_labelled,
+)
 from sk_asd.utils._labels import clip_labels
 from sk_asd.utils._sklearn import _num_samples
 from sk_asd.utils._text import composed
@@ -56,7 +62,7 @@ class ByColumns:
             Group of every clip: a value for one column, a tuple for several, None for the only
             group.
         """
-        return self._split(X, reset=False)
+        return self._split(as_clips(X), reset=False)
 
     def describe(self, name):
         """Words for a group, for messages.

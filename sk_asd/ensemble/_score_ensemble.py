@@ -23,7 +23,7 @@ from sk_asd.ensemble._members import NamedMembers, fit_named, score_named
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
-from sk_asd.utils._containers import LABEL, column_of, wrap
+from sk_asd.utils._containers import LABEL, as_clips, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
@@ -329,6 +329,7 @@ class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
             High = normal, one column a member: a DataArray with the labels of the clips for a clip
             table or DataArray, else an ndarray, or what ``set_output`` asks for.
         """
+        X = as_clips(X)
         return self._contained(self._labelled_columns(self._standardized(X), X), X)
 
     def contributions(self, X):
@@ -344,6 +345,7 @@ class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
         DataArray or ndarray of shape (n_clips, n_used)
             Weight times standardised score; the sum over members is ``score_samples(X)``.
         """
+        X = as_clips(X)
         matrix = self._standardized(X)
         with np.errstate(invalid="ignore"):
             parts = np.where(self.weights_ > 0, self.weights_ * matrix, 0.0)

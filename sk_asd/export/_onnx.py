@@ -326,7 +326,7 @@ def _synthetic(mirror):
 
 def _of_groups(clips, groups):
     """Clips of the groups that are exported."""
-    check_clip_table(clips)
+    clips = check_clip_table(clips)
     if not groups.columns:
         return clips
     kept = np.array([name in groups.names for name in groups.of(clips)])

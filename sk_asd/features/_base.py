@@ -25,7 +25,7 @@ from sk_asd.datasets._audio import audio_blocks, audio_info, read_audio
 from sk_asd.datasets._samples import as_samples, check_range, is_sample
 from sk_asd.features._cache import FeatureFile
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import check_clip_table, is_clip_table, plain, wrap
+from sk_asd.utils._containers import as_clips, check_clip_table, is_clip_table, plain, wrap
 from sk_asd.utils._output import LabelledOutput, bin_names
 from sk_asd.utils._sklearn import Interval, StrOptions, _check_feature_names_in, _fit_context
 
@@ -169,9 +169,9 @@ class BaseExtractor(LabelledOutput, BaseEstimator, metaclass=ABCMeta):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, or waveforms at the rate `sr`. The first clip says how long clips are, and
-            16 of them, evenly spaced, how loud.
+        X : DataFrame, sequence of str or path-like, or array-like of shape (n_clips, n_samples)
+            Clip table, names of sound files, or waveforms at the rate `sr`. The first clip says
+            how long clips are, and 16 of them, evenly spaced, how loud.
         y : Ignored
             Not used, present by convention.
 
@@ -180,6 +180,7 @@ class BaseExtractor(LabelledOutput, BaseEstimator, metaclass=ABCMeta):
         self : object
             The fitted extractor.
         """
+        X = as_clips(X)
         source = self._source(X, reset=True)
         if self.duration is None:
             self.n_samples_ = self._length_of_first(source)
@@ -199,8 +200,8 @@ class BaseExtractor(LabelledOutput, BaseEstimator, metaclass=ABCMeta):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, or waveforms at the rate `sr`.
+        X : DataFrame, sequence of str or path-like, or array-like of shape (n_clips, n_samples)
+            Clip table, names of sound files, or waveforms at the rate `sr`.
 
         Returns
         -------
@@ -220,6 +221,7 @@ class BaseExtractor(LabelledOutput, BaseEstimator, metaclass=ABCMeta):
             If `cache_dir` cannot be written.
         """
         check_is_fitted(self)
+        X = as_clips(X)
         source = self._source(X, reset=False)
         shape = (len(source), *self._shape())
         if self.cache_dir is None:

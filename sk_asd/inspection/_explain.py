@@ -82,7 +82,7 @@ def explain_clips(
     >>> [clip["machine"] for clip in found]
     ['fan', 'fan']
     """
-    check_clip_table(clips)
+    clips = check_clip_table(clips)
     if scores is None:
         scores = estimator.score_samples(clips)
     check_consistent_length(clips, scores)

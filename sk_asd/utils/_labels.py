@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils import check_consistent_length
 
-from sk_asd.utils._containers import LABEL, column_of, metadata_of, take_clips
+from sk_asd.utils._containers import LABEL, as_clips, column_of, metadata_of, take_clips
 
 NORMAL, ANOMALY = "normal", "anomaly"
 # Words for them, in small letters.
@@ -31,7 +31,8 @@ def normal_clips(X, y=None):
     Parameters
     ----------
     X : container
-        Clips; one without the column or coordinate ``label`` is returned as it is.
+        Clips; one without the column or coordinate ``label`` is returned as it is, names of files
+        as a clip table.
     y : array-like of shape (n_clips,) or (n_clips, n_targets), default=None
         What else is known about the clips.
 
@@ -50,6 +51,7 @@ def normal_clips(X, y=None):
     UserWarning
         With the number of clips that are left out.
     """
+    X = as_clips(X)
     anomalous = is_anomaly(X)
     if not anomalous.any():
         return X, y

@@ -1,6 +1,5 @@
 """What embedders share: windows, the network and its training, the embeddings of clips."""
 
-import bisect
 import copy
 from numbers import Integral, Real
 
@@ -256,19 +255,15 @@ def _copy(module, params):
 
 def _width(module, n_bins, n_frames):
     """Width of the embeddings, by embedding one window of zeros."""
-
-    def embed(n_frames):
-        return module(torch.zeros(1, n_bins, n_frames))
-
     training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            embedding = embed(n_frames)
+            embedding = module(torch.zeros(1, n_bins, n_frames))
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"{type(module[-1]).__name__} cannot embed windows of {n_bins} bins and {n_frames} "
-            f"frames: {str(error).splitlines()[0]}{_least_frames(embed, n_frames)}"
+            f"frames: {str(error).splitlines()[0]}"
         ) from error
     finally:
         module.train(training)
@@ -278,24 +273,6 @@ def _width(module, n_bins, n_frames):
             f"{tuple(embedding.shape)}."
         )
     return embedding.shape[1]
-
-
-def _least_frames(embed, n_frames):
-    """A sentence on the fewest frames that a network takes, if more than `n_frames` help."""
-
-    def works(n):
-        try:
-            with torch.no_grad():
-                embed(n)
-        except (RuntimeError, ValueError):
-            return False
-        return True
-
-    enough = next((n for n in n_frames * 2 ** np.arange(1, 8) if works(int(n))), None)
-    if enough is None:
-        return ""
-    least = bisect.bisect_left(range(int(enough)), True, lo=n_frames, key=works)
-    return f" It needs at least {least} frames."
 
 
 def _pool(windows, pooling):

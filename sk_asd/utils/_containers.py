@@ -62,15 +62,13 @@ def is_labelled(X):
     return True
 
 
-def check_clip_table(X, required=()):
+def check_clip_table(X):
     """Check a clip table at the door and return it.
 
     Parameters
     ----------
     X : DataFrame or sequence of str or path-like
         The clip table, or names of files.
-    required : sequence of str
-        Columns that must be there.
 
     Returns
     -------
@@ -82,8 +80,7 @@ def check_clip_table(X, required=()):
     TypeError
         If `X` is no DataFrame.
     ValueError
-        If `X` has no rows, no column with sound, a repeated or reserved column name, or lacks one
-        of the `required` columns.
+        If `X` has no rows, no column with sound, or a repeated or reserved column name.
     """
     X = as_clips(X)
     if not isinstance(X, pd.DataFrame):
@@ -92,9 +89,6 @@ def check_clip_table(X, required=()):
         raise ValueError(
             f"A clip table needs a column 'path' or 'audio'; found columns {list(X.columns)}."
         )
-    missing = [c for c in required if c not in X.columns]
-    if missing:
-        raise ValueError(f"The clip table lacks column {missing}; it has {list(X.columns)}.")
     if len(X) == 0:
         raise ValueError("The clip table has no rows: found 0 clips, expected at least 1.")
     if X.columns.has_duplicates:

@@ -292,6 +292,10 @@ class TestErrors:
         ):
             small(target=["section", "pat"]).fit(clips)
 
+    def test_no_column(self, clips):
+        with pytest.raises(ValueError, match=r"target=\[\] has no columns that describe the clips"):
+            small(target=[]).fit(clips)
+
     def test_missing_value(self, clips):
         with pytest.raises(ValueError, match="'vel' has no value for 16 of 48 clips"):
             small(target="vel").fit(clips)

@@ -38,13 +38,13 @@ from bench_quality import (
 )
 
 from sk_asd.datasets import load_clips, make_machine_sounds
-from sk_asd.datasets._audio import replacing
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import LogMel
 from sk_asd.metrics import dcase_scores
 from sk_asd.networks import SpecAugment
 from sk_asd.systems import make_mhcr, make_sc, make_sc_wav2vec
+from sk_asd.utils._files import replacing
 
 RESULTS = Path(__file__).parent / "results"
 DETECTORS = {

@@ -24,7 +24,6 @@ import xarray as xr
 from bench_quality import markdown
 from sklearn.model_selection import GridSearchCV
 
-from sk_asd.datasets._audio import replacing
 from sk_asd.detectors import (
     CosineDetector,
     GaussianMixtureDetector,
@@ -35,6 +34,7 @@ from sk_asd.detectors import (
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV, simplex_grid
 from sk_asd.metrics import dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
+from sk_asd.utils._files import replacing
 
 RESULTS = Path(__file__).parent / "results" / "ensemble_search.md"
 MEMBERS = {

@@ -27,11 +27,11 @@ from bench_classification import train
 from bench_quality import in_memory, side_by_side, table
 
 from sk_asd.datasets import load_clips, make_machine_sounds
-from sk_asd.datasets._audio import replacing
 from sk_asd.embedders import Wav2VecPretrainer
 from sk_asd.features._wav2vec_models import SMALL
 from sk_asd.networks import Wav2Vec1
 from sk_asd.systems import make_sc_wav2vec
+from sk_asd.utils._files import replacing
 from sk_asd.utils._random import RandomStream
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,14 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.decomposition import PCA
 from sklearn.naive_bayes import GaussianNB
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import (
+    check_global_output_transform_pandas,
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_transformer_get_feature_names_out,
+    check_transformer_get_feature_names_out_pandas,
+    parametrize_with_checks,
+)
 
 from sk_asd.detectors import (
     AEGANDetector,
@@ -169,6 +176,28 @@ def expected_failures(estimator):
 @pytest.mark.filterwarnings("ignore:No column:UserWarning")
 def test_scikit_learn(estimator, check):
     check(estimator)
+
+
+# Those of scikit-learn's checks that it runs on its own transformers alone.
+NAMES = [check_transformer_get_feature_names_out, check_transformer_get_feature_names_out_pandas]
+OUTPUTS = [
+    check_set_output_transform,
+    check_set_output_transform_pandas,
+    check_global_output_transform_pandas,
+]
+TRANSFORMERS = [
+    pytest.param(estimator, check, id=f"{type(estimator).__name__}-{check.__name__}")
+    for estimator, inputs in ESTIMATORS
+    if hasattr(estimator, "transform") and not isinstance(estimator, ScoreEnsemble)
+    # Features are no table; samples of waveforms have no names.
+    for check in (OUTPUTS[:1] if inputs == "waveforms" else NAMES + OUTPUTS)
+]
+
+
+@pytest.mark.parametrize(("estimator", "check"), TRANSFORMERS)
+@pytest.mark.filterwarnings("ignore:X (has|does not have valid) feature names:UserWarning")
+def test_output_of_transformers(estimator, check):
+    check(type(estimator).__name__, estimator)
 
 
 OWN = [

@@ -168,7 +168,7 @@ def check_output(path, option="--out"):
         raise IsADirectoryError(f"{option} {path} is a folder, expected the name of a file.")
     if path.exists() and not path.is_file():
         raise OSError(f"{option} {path} is a pipe or device, expected the name of a file.")
-    from sk_asd.datasets._audio import remove_left_over
+    from sk_asd.utils._files import remove_left_over
 
     remove_left_over(path)
 

@@ -83,7 +83,7 @@ def save_model(path, pipeline, *, options, sections, adapted=None, trusted=()):
         return
     import joblib
 
-    from sk_asd.datasets._audio import replacing
+    from sk_asd.utils._files import replacing
 
     header = {"format": _FORMAT, "versions": versions(), **about}
     with replacing(path) as temporary:

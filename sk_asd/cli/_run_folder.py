@@ -183,7 +183,7 @@ class RunFolder:
         OSError
             Naming the file, and what remains to be done.
         """
-        from sk_asd.datasets._audio import replacing
+        from sk_asd.utils._files import replacing
 
         with explained(path):
             Path(path).parent.mkdir(parents=True, exist_ok=True)

@@ -280,7 +280,7 @@ def check_columns(clips, options):
 
 def training_clips(clips):
     """Normal clips and those without label; an anomaly in the training split is left out."""
-    from sk_asd.utils._normal import normal_clips
+    from sk_asd.utils._labels import normal_clips
 
     return normal_clips(clips)[0].reset_index(drop=True)
 

@@ -11,15 +11,10 @@ from pathlib import Path
 
 from sk_asd.cli._common import one_line
 from sk_asd.cli._watch_lines import emit
-from sk_asd.datasets._audio import (
-    LyingHeaderError,
-    audio_blocks,
-    audio_info,
-    sound_files,
-    temporary_name,
-)
+from sk_asd.datasets._audio import LyingHeaderError, audio_blocks, audio_info, sound_files
 from sk_asd.datasets._load import _read_folders
 from sk_asd.datasets._names import parse_name
+from sk_asd.utils._files import temporary_name
 from sk_asd.utils._text import composed
 
 _FORGET = 24 * 3600  # seconds for which a recording must have been away

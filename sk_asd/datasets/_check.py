@@ -51,7 +51,6 @@ class _Clip(NamedTuple):
 
 @validate_params(
     {
-        "clips": [pd.DataFrame],
         "n_jobs": [Integral, None],
         "sr": [Interval(Integral, 1, None, closed="left"), None],
         "silence_db": [Interval(Real, None, 0, closed="right")],
@@ -70,8 +69,9 @@ def check_clips(
 
     Parameters
     ----------
-    clips : DataFrame
-        A clip table. Sound in the column ``path`` or ``audio``; where there are both, in ``audio``.
+    clips : DataFrame, or sequence of str or path-like
+        A clip table, with sound in the column ``path`` or ``audio``, where there are both in
+        ``audio``; or names of sound files.
     n_jobs : int, optional
         Number of threads; None means all processors.
     sr : int, optional
@@ -132,7 +132,7 @@ def check_clips(
     >>> check_clips(clips)[["path", "problem"]].values.tolist()
     [['clip 1', 'silent'], ['clip 2', 'duplicate']]
     """
-    check_clip_table(clips)
+    clips = check_clip_table(clips)
     names = _names(clips)
     column = "audio" if "audio" in clips.columns else "path"
     rates = clips["sr"] if "sr" in clips.columns else [None] * len(clips)

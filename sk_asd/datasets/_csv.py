@@ -3,7 +3,7 @@
 import csv
 import re
 
-from sk_asd.datasets._audio import replacing
+from sk_asd.utils._files import replacing
 
 NO_TEXT = "surrogateescape"  # what becomes of file names that are no valid UTF-8
 # What spreadsheets calculate, full-width signs included; spaces before it do not help.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sk_asd.datasets._csv import csv_rows
 from sk_asd.datasets._names import parse_name
-from sk_asd.utils._normal import LABEL_CODES
+from sk_asd.utils._labels import LABEL_CODES
 from sk_asd.utils._text import composed
 
 _GROUND_TRUTH = re.compile(r"ground_truth_(.+?)_(?:section|id)_\d+\w*\.csv")

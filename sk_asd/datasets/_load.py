@@ -18,7 +18,7 @@ from sk_asd.datasets._names import (
     stem_of,
     typed_column,
 )
-from sk_asd.utils._normal import ANOMALY, LABEL_WORDS, NORMAL
+from sk_asd.utils._labels import ANOMALY, LABEL_WORDS, NORMAL
 from sk_asd.utils._sklearn import StrOptions, validate_params
 from sk_asd.utils._text import composed
 

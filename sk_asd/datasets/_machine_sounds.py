@@ -13,7 +13,7 @@ from sklearn.utils import check_random_state
 
 from sk_asd.datasets import _machine_models as machine_models
 from sk_asd.datasets import _toy_models as toy_models
-from sk_asd.datasets._audio import replacing, write_audio
+from sk_asd.datasets._audio import write_audio
 from sk_asd.datasets._names import typed_column
 from sk_asd.datasets._synthesis import (
     Sound,
@@ -23,6 +23,7 @@ from sk_asd.datasets._synthesis import (
     microphone,
     unit_power,
 )
+from sk_asd.utils._files import replacing
 from sk_asd.utils._sklearn import Interval, validate_params
 
 MODELS = {**toy_models.MODELS, **machine_models.MODELS}

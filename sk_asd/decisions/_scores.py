@@ -5,6 +5,7 @@ from numbers import Integral
 import numpy as np
 import pandas as pd
 
+from sk_asd.utils._containers import as_clips
 from sk_asd.utils._sklearn import HasMethods, Interval, validate_params
 from sk_asd.utils._system import CHUNK_SIZE, System, chunks
 
@@ -24,7 +25,7 @@ def score_clips(system, clips, *, chunk_size=CHUNK_SIZE):
     system : outlier detector
         Fitted: a Pipeline, a :class:`~sk_asd.ensemble.GroupedDetector`, an ensemble, any detector
         of this package, of scikit-learn or of PyOD, a search around one, a frozen one.
-    clips : clip table, DataArray or array-like
+    clips : clip table, names of sound files, DataArray or array-like
         Clips, as the system takes them.
     chunk_size : int, default=256
         Clips whose features are in memory at a time.
@@ -32,7 +33,7 @@ def score_clips(system, clips, *, chunk_size=CHUNK_SIZE):
     Returns
     -------
     DataFrame
-        One row a clip, with the index of `clips` where it is a DataFrame. Columns: ``score``, high
+        One row a clip, with the index of `clips` where it has one. Columns: ``score``, high
         = normal; ``threshold``, that of the clip's group; ``decision``, +1 for normal (`score` is
         at least `threshold`), −1 for abnormal; ``group``, what the columns are in the clip that a
         :class:`~sk_asd.ensemble.GroupedDetector` has thresholds for (a tuple where there are
@@ -73,7 +74,7 @@ def score_clips(system, clips, *, chunk_size=CHUNK_SIZE):
     2        -1  (fan, 00)
     3         1  (fan, 00)
     """
-    system = System(system)
+    system, clips = System(system), as_clips(clips)
     system.thresholds()  # before any sound is read
     found = [
         system.score_and_threshold(system.transform(part)) for part in chunks(clips, chunk_size)

@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.utils.metaestimators import available_if
 
 from sk_asd.detectors._base import BaseDetector
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns
-from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._sklearn import _fit_context
 
 

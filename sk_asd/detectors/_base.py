@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import is_clip_table, plain
+from sk_asd.utils._containers import as_clips, is_clip_table, plain
 from sk_asd.utils._decisions import DecisionMixin
-from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._thresholds import normal_threshold
@@ -111,6 +111,7 @@ class BaseDetector(DecisionMixin, BaseEstimator):
         return checked_scores(self._score(self._validate(X, reset=False)), self)
 
     def _validate(self, X, reset):
+        X = as_clips(X)
         if is_clip_table(X):
             raise ValueError(
                 f"{type(self).__name__} takes embeddings or pooled features, not a clip table: put "

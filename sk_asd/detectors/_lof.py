@@ -12,7 +12,7 @@ from torch import nn
 from sk_asd.detectors._bank import BankDetector
 from sk_asd.detectors._knn import center_of, check_n_neighbors
 from sk_asd.detectors._layers import MemoryLayer, double
-from sk_asd.utils._normal import users_level
+from sk_asd.utils._labels import users_level
 from sk_asd.utils._sklearn import Interval
 
 # Clips that are nearer to each other, relative to distances between any two, are copies.

@@ -19,7 +19,7 @@ from sk_asd.features import LogMel
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
-from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._system import detector_of, is_frozen, scores_of
 from sk_asd.utils._thresholds import normal_threshold

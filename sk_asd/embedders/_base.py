@@ -1,6 +1,5 @@
 """What embedders share: windows, the network and its training, the embeddings of clips."""
 
-import bisect
 import copy
 import itertools
 from numbers import Integral, Real
@@ -9,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.base import TransformerMixin
+from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
@@ -20,8 +19,9 @@ from sk_asd.networks import ECAPATDNN, Cnn6, MobileFaceNet
 from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_labelled, wrap
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
-from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._validation import check_features
@@ -36,7 +36,7 @@ BACKBONES = ("mobilefacenet", "mfnse", "ecapa", "cnn6")
 _BATCH = 32  # windows of variants of a clip at a time
 
 
-class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
+class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput, BaseEstimator):
     """A network trained by heads on its embeddings; see :class:`SectionEmbedder`.
 
     A subclass says what the heads learn: ``_targets(X, y, n_clips)`` sets its fitted attributes and
@@ -138,8 +138,8 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
 
         Returns
         -------
-        DataArray or ndarray of shape (n_clips, embedding_dim)
-            Embeddings in float32, labelled as `X` is.
+        DataArray, ndarray or DataFrame of shape (n_clips, embedding_dim)
+            Embeddings in float32, labelled as `X` is, or what ``set_output`` asks for.
 
         Raises
         ------
@@ -147,7 +147,12 @@ class BaseEmbedder(NeuralMixin, TransformerMixin, BaseEstimator):
             If clips are shorter than one window.
         """
         embeddings = [_pool(F.normalize(windows), self.pooling) for windows in self._embed(X)]
-        return wrap(torch.stack(embeddings).cpu().numpy(), X, ("embedding",))
+        values = torch.stack(embeddings).cpu().numpy()
+        return self._contained(wrap(values, X, ("embedding",)), X)
+
+    @property
+    def _n_features_out(self):
+        return self._architecture["width"]
 
     def _embed(self, X):
         """Embeddings of every clip's windows, clip by clip."""
@@ -306,19 +311,15 @@ def _copy(module, params):
 
 def _width(module, n_bins, n_frames):
     """Width of the embeddings, by embedding one window of zeros."""
-
-    def embed(n_frames):
-        return module(torch.zeros(1, n_bins, n_frames))
-
     training = module.training
     module.eval()
     try:
         with torch.no_grad():
-            embedding = embed(n_frames)
+            embedding = module(torch.zeros(1, n_bins, n_frames))
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f"{type(module[-1]).__name__} cannot embed windows of {n_bins} bins and {n_frames} "
-            f"frames: {str(error).splitlines()[0]}{_least_frames(embed, n_frames)}"
+            f"frames: {str(error).splitlines()[0]}"
         ) from error
     finally:
         module.train(training)
@@ -328,24 +329,6 @@ def _width(module, n_bins, n_frames):
             f"{tuple(embedding.shape)}."
         )
     return embedding.shape[1]
-
-
-def _least_frames(embed, n_frames):
-    """A sentence on the fewest frames that a network takes, if more than `n_frames` help."""
-
-    def works(n):
-        try:
-            with torch.no_grad():
-                embed(n)
-        except (RuntimeError, ValueError):
-            return False
-        return True
-
-    enough = next((n for n in n_frames * 2 ** np.arange(1, 8) if works(int(n))), None)
-    if enough is None:
-        return ""
-    least = bisect.bisect_left(range(int(enough)), True, lo=n_frames, key=works)
-    return f" It needs at least {least} frames."
 
 
 def _pool(windows, pooling):

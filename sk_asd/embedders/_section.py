@@ -9,7 +9,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from sk_asd.embedders._base import BaseEmbedder
-from sk_asd.embedders._targets import clip_labels, encode
+from sk_asd.embedders._targets import encode, target_labels
 from sk_asd.utils._containers import is_labelled
 
 
@@ -210,7 +210,7 @@ default="mobilefacenet"
     def _classes(self, X, y, n_clips):
         """Classes and the code of every clip's class."""
         if is_labelled(X):
-            labels = clip_labels(X, self.target)
+            labels = target_labels(X, self.target)
         elif y is None:
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None: a plain "

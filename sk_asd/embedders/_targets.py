@@ -1,14 +1,16 @@
 """Labels of clips as what networks learn: classes and their codes."""
 
 import numpy as np
+import pandas as pd
 
-from sk_asd.utils._containers import column_of, metadata_of
+from sk_asd.utils._containers import metadata_of
+from sk_asd.utils._labels import clip_labels
 
 # What tells clips apart without being a property of the machine's sound.
 NOT_IN_JOINT = frozenset({"path", "sr", "split", "label", "anomaly"})
 
 
-def clip_labels(X, target):
+def target_labels(X, target):
     """Class label of every clip of a labelled array.
 
     Parameters
@@ -26,30 +28,18 @@ def clip_labels(X, target):
     Raises
     ------
     ValueError
-        If a column is not there, or has no value for a clip.
+        If a column is not there, or the only one has no value for a clip.
     """
-    metadata = metadata_of(X)
-    if isinstance(target, str):
-        columns = [c for c in metadata if c not in NOT_IN_JOINT] if target == "joint" else [target]
-    else:
-        columns = list(target)
-    missing = [c for c in columns if column_of(X, c) is None]
-    if missing or not columns:
-        raise ValueError(
-            f"The target {target!r} needs columns {missing or 'that describe the clips'}; "
-            f"the labels of X are {list(metadata.columns)}."
-        )
+    if isinstance(target, str) and target != "joint":
+        return clip_labels(X, target, "target", known=True)
+    columns = list(target)
+    if target == "joint":
+        columns = [c for c in metadata_of(X) if c not in NOT_IN_JOINT]
+    if not columns:
+        raise ValueError(f"target={target!r} has no columns that describe the clips.")
     # An attribute that a machine does not have is a value like any other.
-    frame = metadata[columns].astype(object)
-    frame = frame.where(frame.notna(), None)
-    if not isinstance(target, str) or target == "joint":
-        return list(zip(*(frame[c].tolist() for c in columns)))
-    if frame[target].isna().any():
-        raise ValueError(
-            f"The target column {target!r} has no value for {frame[target].isna().sum()} of "
-            f"{len(frame)} clips."
-        )
-    return frame[target].tolist()
+    labels = clip_labels(X, columns, "target")
+    return [tuple(None if pd.isna(value) else value for value in label) for label in labels]
 
 
 def encode(labels, key=None):

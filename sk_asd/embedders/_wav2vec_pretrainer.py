@@ -33,8 +33,8 @@ from sk_asd.features._wav2vec_files import write_safetensors
 from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.networks import Wav2Vec1
 from sk_asd.utils._containers import is_clip_table, plain
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._neural import NetParamsMixin, epochs_of, fitted_net, resolve_device, to_cpu
-from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 
@@ -274,8 +274,9 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, whose clips may be of different lengths, or waveforms at the rate `sr`.
+        X : DataFrame, sequence of str or path-like, or array-like of shape (n_clips, n_samples)
+            Clip table or names of sound files, whose clips may be of different lengths, or
+            waveforms at the rate `sr`.
         y : Ignored
             Not used, present by convention.
 

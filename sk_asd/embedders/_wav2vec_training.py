@@ -13,7 +13,7 @@ from skorch.history import History
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from sk_asd.datasets._audio import replacing
+from sk_asd.utils._files import replacing
 from sk_asd.utils._neural import SeededNet
 
 _KIND = "sk_asd.Wav2VecPretrainer"

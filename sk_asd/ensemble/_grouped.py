@@ -23,8 +23,8 @@ from sk_asd.ensemble._smote import fit_with_smote
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
-from sk_asd.utils._normal import normal_clips
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._system import each, offset_of, scores_of, training_scores_of
@@ -170,7 +170,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         features, groups = self._split(X, reset=True)
         over = None
         if self.over is not None and (self._labelled or column_of(X, self.over) is not None):
-            over = labels_of(X, [self.over])
+            over = labels_of(X, [self.over], "over")
         rows = rows_by_group(groups)
         clips = {name: take_clips(features, r) for name, r in rows.items()}
         fitted = self._fit_groups(clips, rows, over, self._smote(X))
@@ -213,7 +213,7 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
             return self.fit(X)
         X, _ = normal_clips(X)
         features, groups = self.split_groups(X)
-        over = None if self._over is None else labels_of(X, [self.over])
+        over = None if self._over is None else labels_of(X, [self.over], "over")
         # Any detector will do to check the values; a message about them names no group.
         first = each(next(iter(self.detectors_.values())))[0]
         features = first._validate(features, reset=False)

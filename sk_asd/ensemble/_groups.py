@@ -7,13 +7,23 @@ import numpy as np
 import pandas as pd
 from sklearn.model_selection import StratifiedKFold, check_cv
 
-from sk_asd.utils._containers import check_clip_table, column_of, is_clip_table, is_labelled
+from sk_asd.utils._containers import (
+    as_clips,
+    check_clip_table,
+    column_of,
+    is_clip_table,
+    is_labelled,
+)
+from sk_asd.utils._labels import clip_labels
 from sk_asd.utils._sklearn import _num_samples
 from sk_asd.utils._text import composed
 
 # The default of `by`: those of the columns that are there. Of other columns all must be.
 BY = ("machine", "section")
-_LOST = " Transformers such as PCA lose the labels: wrap them in sk_asd.features.KeepLabels."
+_LOST = (
+    " Transformers such as PCA lose the labels: wrap them in sk_asd.features.KeepLabels. So does "
+    "set_output: leave it out."
+)
 
 
 class ByColumns:
@@ -52,7 +62,7 @@ class ByColumns:
             Group of every clip: a value for one column, a tuple for several, None for the only
             group.
         """
-        return self._split(X, reset=False)
+        return self._split(as_clips(X), reset=False)
 
     def describe(self, name):
         """Words for a group, for messages.
@@ -119,22 +129,12 @@ class ByColumns:
         return True
 
 
-def labels_of(X, columns):
+def labels_of(X, columns, parameter="by"):
     """Label of every clip: a value for one column, a tuple for several."""
-    values = []
-    for name in columns:
-        column = column_of(X, name)
-        if column is None:
-            raise ValueError(f"Column {name!r} is not among the labels of the training clips.")
-        missing = pd.isna(column)
-        if missing.any():
-            raise ValueError(
-                f"Column {name!r} has no value for {missing.sum()} of {len(column)} clips, "
-                f"the first at position {int(np.argmax(missing))}."
-            )
-        values.append([composed(value) for value in column.tolist()])
-    labels = np.empty(len(values[0]), dtype=object)
-    labels[:] = values[0] if len(columns) == 1 else list(zip(*values))
+    columns = columns[0] if len(columns) == 1 else columns
+    values = clip_labels(X, columns, parameter, known=True)
+    labels = np.empty(len(values), dtype=object)
+    labels[:] = [group_name(value) for value in values]
     return labels
 
 

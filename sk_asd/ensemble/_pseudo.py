@@ -8,7 +8,7 @@ from sk_asd.datasets._samples import as_samples
 from sk_asd.ensemble._groups import labels_of, rows_by_group, strata_of
 from sk_asd.ensemble._perturbations import PERTURBATIONS, perturb
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
-from sk_asd.utils._normal import is_anomaly, leave_out
+from sk_asd.utils._labels import is_anomaly, leave_out
 from sk_asd.utils._sklearn import _num_samples
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from joblib import Parallel
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -24,17 +24,18 @@ from sk_asd.ensemble._members import NamedMembers, call_named, fit_behind, fit_m
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
 from sk_asd.ensemble._standardize import group_statistics, standardized
-from sk_asd.utils._containers import LABEL, column_of, wrap
+from sk_asd.utils._containers import LABEL, as_clips, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
-from sk_asd.utils._normal import normal_clips
+from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._system import scores_of, unwrapped
 from sk_asd.utils._thresholds import normal_threshold
 
 
-class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
+class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
     r"""Weighted sum of the scores of several outlier detectors, each in units of its training.
 
     Every member is fitted to the same clips. Its scores are standardised by the mean and standard
@@ -341,7 +342,8 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
             High = normal, one column a member: a DataArray with the labels of the clips for a clip
             table or DataArray, else an ndarray, or what ``set_output`` asks for.
         """
-        return self._labelled_columns(self._standardized(X), X)
+        X = as_clips(X)
+        return self._contained(self._labelled_columns(self._standardized(X), X), X)
 
     def contributions(self, X):
         """Share of every member in the score of every clip.
@@ -356,6 +358,7 @@ class ScoreEnsemble(ByColumns, TransformerMixin, DecisionMixin, NamedMembers):
         DataArray or ndarray of shape (n_clips, n_used)
             Weight times standardised score; the sum over members is ``score_samples(X)``.
         """
+        X = as_clips(X)
         matrix = self._standardized(X)
         with np.errstate(invalid="ignore"):
             parts = np.where(self.weights_ > 0, self.weights_ * matrix, 0.0)

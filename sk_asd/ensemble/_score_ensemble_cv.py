@@ -19,7 +19,7 @@ from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.ensemble._simplex import convex, grid_weights, normalized
 from sk_asd.ensemble._splits import pseudo_split, true_splits
 from sk_asd.model_selection import NormalTrainSplit
-from sk_asd.utils._containers import is_labelled, take_clips
+from sk_asd.utils._containers import as_clips, is_labelled, take_clips
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context
 
 _TOLERANCE = 1e-12  # scores that differ by less are equal up to rounding
@@ -220,6 +220,7 @@ class ScoreEnsembleCV(OutlierMixin, NamedMembers):
             If members, labels or splits are not valid, or a score is not a number.
         """
         names, _, used = self._check_members()
+        X = as_clips(X)
         if not isinstance(X, pd.DataFrame) and not is_labelled(X):
             checks = {"allow_nd": True, "ensure_all_finite": False, "ensure_min_samples": 2}
             X = check_array(X, estimator=self, input_name="X", **checks)

@@ -15,7 +15,7 @@ from sk_asd.ensemble._pseudo import (
 )
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.utils._containers import column_of, take_clips
-from sk_asd.utils._normal import is_anomaly, leave_out
+from sk_asd.utils._labels import is_anomaly, leave_out
 
 
 class Split(NamedTuple):

@@ -17,10 +17,10 @@ import torch
 
 from sk_asd import __version__
 from sk_asd.datasets import make_machine_sounds
-from sk_asd.datasets._audio import replacing
 from sk_asd.export._mirror import Mirror
 from sk_asd.metrics import anomaly_score
 from sk_asd.utils._containers import check_clip_table
+from sk_asd.utils._files import replacing
 
 _BATCH = 7
 _LARGEST = 2**31 - 1  # bytes, of one protobuf message
@@ -326,7 +326,7 @@ def _synthetic(mirror):
 
 def _of_groups(clips, groups):
     """Clips of the groups that are exported."""
-    check_clip_table(clips)
+    clips = check_clip_table(clips)
     if not groups.columns:
         return clips
     kept = np.array([name in groups.names for name in groups.of(clips)])

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 import soxr
 import torch
-from sklearn.base import TransformerMixin
 from sklearn.utils import check_array, gen_batches
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import ThreadpoolController
@@ -26,8 +25,9 @@ from sk_asd.datasets._audio import audio_blocks, audio_info, read_audio
 from sk_asd.datasets._samples import as_samples, check_range, is_sample
 from sk_asd.features._cache import FeatureFile
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import check_clip_table, is_clip_table, plain, wrap
-from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
+from sk_asd.utils._containers import as_clips, check_clip_table, is_clip_table, plain, wrap
+from sk_asd.utils._output import LabelledOutput, bin_names
+from sk_asd.utils._sklearn import Interval, StrOptions, _check_feature_names_in, _fit_context
 
 _BLOCK_BYTES = 8 * 2**20  # features that a thread works on before it hands them over
 _N_HEARD = 16  # clips whose loudness `fit` learns
@@ -141,7 +141,7 @@ def _of_one_type(X):
     return X
 
 
-class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
+class BaseExtractor(LabelledOutput, BaseEstimator, metaclass=ABCMeta):
     """Base of transformers from waveforms to features ``(clip, bin, frame)``.
 
     A subclass lists its parameters, among them those of `_parameter_constraints` below, and gives
@@ -191,9 +191,9 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, or waveforms at the rate `sr`. The first clip says how long clips are, and
-            16 of them, evenly spaced, how loud.
+        X : DataFrame, sequence of str or path-like, or array-like of shape (n_clips, n_samples)
+            Clip table, names of sound files, or waveforms at the rate `sr`. The first clip says
+            how long clips are, and 16 of them, evenly spaced, how loud.
         y : Ignored
             Not used, present by convention.
 
@@ -202,6 +202,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         self : object
             The fitted extractor.
         """
+        X = as_clips(X)
         self._fit_to(self._source(X, reset=True), X)
         return self
 
@@ -225,14 +226,15 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
 
         Parameters
         ----------
-        X : DataFrame or array-like of shape (n_clips, n_samples)
-            Clip table, or waveforms at the rate `sr`.
+        X : DataFrame, sequence of str or path-like, or array-like of shape (n_clips, n_samples)
+            Clip table, names of sound files, or waveforms at the rate `sr`.
 
         Returns
         -------
         DataArray or ndarray of shape (n_clips, n_bins, n_frames), float32
             A DataArray with the metadata of the table as coordinates for a clip table, else an
-            ndarray. Read-only and memory-mapped if `cache_dir` is set.
+            ndarray. Read-only and memory-mapped if `cache_dir` is set. They fit into no DataFrame:
+            ``set_output`` of a Pipeline is for the steps behind, such as TimePooling.
 
         Raises
         ------
@@ -245,6 +247,7 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
             If `cache_dir` cannot be written.
         """
         check_is_fitted(self)
+        X = as_clips(X)
         source = self._source(X, reset=False)
         shape = (len(source), *self._shape())
         if self.cache_dir is None:
@@ -254,7 +257,25 @@ class BaseExtractor(TransformerMixin, BaseEstimator, metaclass=ABCMeta):
         else:
             features = self._cached(source, shape)
         dims, coords = self._labels()
-        return wrap(features, X, dims, coords)
+        return self._contained(wrap(features, X, dims, coords), X)
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the bins, such as ``"mel_125Hz"``; those of the frames are left out.
+
+        Parameters
+        ----------
+        input_features : array-like of str, default=None
+            Not used, but checked against what `fit` has seen.
+
+        Returns
+        -------
+        ndarray of str of shape (n_bins,)
+            Names, to which :class:`~sk_asd.features.TimePooling` adds the statistic.
+        """
+        check_is_fitted(self)
+        _check_feature_names_in(self, input_features, generate_names=False)
+        (dim, _), coords = self._labels()
+        return bin_names(dim, self._shape()[0], coords.get(dim))
 
     def _source(self, X, *, reset):
         """Tell the kinds of input apart."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sk_asd.datasets._audio import replacing
+from sk_asd.utils._files import replacing
 
 # To be raised whenever the features of the same clips and parameters change.
 _VERSION = 2

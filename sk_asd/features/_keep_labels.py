@@ -2,61 +2,17 @@
 
 import numpy as np
 import pandas as pd
-import xarray as xr
 from scipy.sparse import issparse
-from sklearn.base import TransformerMixin, clone
+from sklearn.base import clone
 from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import CLIP, is_clip_table, is_labelled, plain, wrap
-from sk_asd.utils._normal import normal_clips
-from sk_asd.utils._sklearn import HasMethods, _fit_context, _wrap_data_with_container
-
-
-class LabelledOutput:
-    """Mixin for transformers of 2-D results: ``set_output`` is for plain input alone.
-
-    A labelled array stays one, since a DataFrame in its place would lose the labels that later
-    steps need. A subclass gives ``_transform`` instead of ``transform``.
-    """
-
-    def transform(self, X):
-        """Transform `X`.
-
-        Parameters
-        ----------
-        X : array-like or DataArray
-            Features.
-
-        Returns
-        -------
-        DataArray or ndarray of shape (n_clips, n_features_out)
-            A DataArray with the labels of `X` for a DataArray, else an ndarray, or what
-            ``set_output`` asks for.
-        """
-        result = self._transform(X)
-        if isinstance(result, xr.DataArray):
-            return result
-        return _wrap_data_with_container("transform", result, X, self)
-
-    def fit_transform(self, X, y=None):
-        """Fit, then transform the same clips.
-
-        Parameters
-        ----------
-        X : array-like or DataArray
-            Features.
-        y : array-like of shape (n_clips,), default=None
-            Passed on to `fit`.
-
-        Returns
-        -------
-        DataArray or ndarray of shape (n_clips, n_features_out)
-            As `transform` returns it.
-        """
-        return self.fit(X, y).transform(X)
+from sk_asd.utils._labels import normal_clips
+from sk_asd.utils._output import LabelledOutput, bin_names
+from sk_asd.utils._sklearn import HasMethods, _fit_context
 
 
 def _transformer_has(name):
@@ -69,7 +25,7 @@ def _transformer_has(name):
     return check
 
 
-class KeepLabels(LabelledOutput, TransformerMixin, BaseEstimator):
+class KeepLabels(LabelledOutput, BaseEstimator):
     """Apply a scikit-learn transformer to the values of a labelled array and keep the labels.
 
     Scalers, PCA and the like return plain arrays, and the section of a clip is lost for the
@@ -156,7 +112,8 @@ class KeepLabels(LabelledOutput, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Names of the input features.
+            Names of the input features; None is those seen in `fit`: names of columns, or of the
+            bins or features of a labelled array.
 
         Returns
         -------
@@ -164,6 +121,9 @@ class KeepLabels(LabelledOutput, TransformerMixin, BaseEstimator):
             Names of the output features.
         """
         check_is_fitted(self)
+        if input_features is None and self._coord is not None:
+            coord = self._coord.get(self._dim)
+            input_features = bin_names(self._dim, self.n_features_in_, coord)
         return self.transformer_.get_feature_names_out(input_features)
 
     @available_if(_transformer_has("inverse_transform"))
@@ -186,7 +146,23 @@ class KeepLabels(LabelledOutput, TransformerMixin, BaseEstimator):
             return values
         return wrap(_dense(values), X, (self._dim,), self._coord)
 
-    def _transform(self, X):
+    def transform(self, X):
+        """Transform `X`.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_features)
+            Features.
+
+        Returns
+        -------
+        DataArray, ndarray or DataFrame of shape (n_clips, n_features_out)
+            A DataArray with the labels of `X` for a DataArray, else what the transformer returns;
+            or what ``set_output`` asks for.
+        """
+        return self._contained(self._transformed(X), X)
+
+    def _transformed(self, X):
         check_is_fitted(self)
         values = self.transformer_.transform(self._values(X))
         if not is_labelled(X):

@@ -4,14 +4,13 @@ from numbers import Real
 
 import numpy as np
 import torch
-from sklearn.base import TransformerMixin
 from sklearn.utils import gen_batches
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_asd.features._keep_labels import LabelledOutput
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled, wrap
+from sk_asd.utils._output import LabelledOutput, bin_names
 from sk_asd.utils._sklearn import Interval, _check_feature_names_in, _fit_context
 from sk_asd.utils._validation import check_features
 
@@ -21,7 +20,7 @@ _STATISTICS = ("mean", "std", "max", "gwrp")
 _LEAST_WEIGHT = 1e-12
 
 
-class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
+class TimePooling(LabelledOutput, BaseEstimator):
     """Statistics over the frames of every bin: from spectrograms to one vector a clip.
 
     Parameters
@@ -65,7 +64,7 @@ class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
         "statistics": ["array-like"],
         "r": [Interval(Real, 0, 1, closed="both")],
     }
-    _state = ("_bin",)
+    _state = ("_bin", "_coord")
     _takes = "spectrograms"
 
     def __init__(self, statistics=("mean", "std"), r=1.0):
@@ -102,16 +101,17 @@ class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
             )
         self._features(X, reset=True)
         self._bin = X.dims[1] if is_labelled(X) else None
+        self._coord = X.coords[self._bin].values if self._bin in getattr(X, "coords", ()) else None
         return self
 
     def get_feature_names_out(self, input_features=None):
-        """Names of the output features, such as ``"mean_mel0"``.
+        """Names of the output features, such as ``"mean_mel_125Hz"``.
 
         Parameters
         ----------
         input_features : array-like of str, default=None
-            Names of the bins; None is the column names seen in `fit`, or ``mel0, mel1, ...`` for
-            a labelled array with bins of that name, or ``x0, x1, ...``.
+            Names of the bins; None is what `fit` has seen: names of columns, or for a labelled
+            array ``mel_125Hz, ...``, or ``mel0, ...`` without frequencies; else ``x0, ...``.
 
         Returns
         -------
@@ -120,12 +120,28 @@ class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         if input_features is None and self._bin is not None:
-            names = [f"{self._bin}{i}" for i in range(self.n_features_in_)]
+            # Models that were saved before know no frequencies.
+            coord = getattr(self, "_coord", None)
+            names = bin_names(self._bin, self.n_features_in_, coord)
         else:
             names = _check_feature_names_in(self, input_features)
         return np.array([f"{s}_{name}" for s in self.statistics for name in names], dtype=object)
 
-    def _transform(self, X):
+    def transform(self, X):
+        """Compute the statistics.
+
+        Parameters
+        ----------
+        X : array-like or DataArray of shape (n_clips, n_bins, n_frames) or (n_clips, n_bins)
+            Features.
+
+        Returns
+        -------
+        DataArray, ndarray or DataFrame of shape (n_clips, n_statistics * n_bins)
+            A DataArray with the labels of `X` for a DataArray, else an ndarray; or what
+            ``set_output`` asks for, with the index of the clip table where it was set for the
+            extractor, too, as by that of a Pipeline.
+        """
         check_is_fitted(self)
         features = self._features(X, reset=False)
         n_clips, n_bins, n_frames = features.shape
@@ -138,7 +154,8 @@ class TimePooling(LabelledOutput, TransformerMixin, BaseEstimator):
             for i, statistic in enumerate(self.statistics):
                 pooled[rows, i] = _pool(statistic, values, weights)
         pooled = pooled.reshape(n_clips, -1)
-        return wrap(pooled, X, ("feature",), {"feature": self.get_feature_names_out()})
+        names = {"feature": self.get_feature_names_out()}
+        return self._contained(wrap(pooled, X, ("feature",), names), X)
 
     def _features(self, X, reset):
         if is_labelled(X) and X.ndim == 3 and X.dims[2] != "frame":

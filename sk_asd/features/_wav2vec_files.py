@@ -13,8 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from sk_asd.datasets._audio import replacing
 from sk_asd.networks import Wav2Vec1
+from sk_asd.utils._files import replacing
 
 _SR = 16000  # of all published models
 _METADATA = "sk_asd.Wav2Vec1"

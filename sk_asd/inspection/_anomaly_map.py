@@ -5,7 +5,7 @@ import xarray as xr
 
 from sk_asd.inspection._figure import clip_name, draw_time_frequency, new_axes
 from sk_asd.inspection._maps import anomaly_map
-from sk_asd.utils._containers import take_clips
+from sk_asd.utils._containers import as_clips, take_clips
 
 
 class AnomalyMapDisplay:
@@ -81,7 +81,9 @@ class AnomalyMapDisplay:
         ValueError
             As :func:`anomaly_map`.
         """
-        maps = anomaly_map(estimator, take_clips(X, [clip]), member=member, patches=patches)
+        maps = anomaly_map(
+            estimator, take_clips(as_clips(X), [clip]), member=member, patches=patches
+        )
         return cls.from_predictions(maps, ax=ax)
 
     @classmethod

@@ -6,7 +6,7 @@ import xarray as xr
 
 from sk_asd.inspection._figure import COLOURS, new_axes
 from sk_asd.inspection._steps import unwrapped
-from sk_asd.utils._containers import take_clips
+from sk_asd.utils._containers import as_clips, take_clips
 from sk_asd.utils._system import is_ensemble
 
 
@@ -74,7 +74,7 @@ class ContributionDisplay:
             raise TypeError(
                 f"Contributions are those of a fitted ScoreEnsemble, got {type(ensemble).__name__}."
             )
-        found = np.asarray(ensemble.contributions(take_clips(X, [clip])))[0]
+        found = np.asarray(ensemble.contributions(take_clips(as_clips(X), [clip])))[0]
         return cls.from_predictions(pd.Series(found, ensemble.get_feature_names_out()), ax=ax)
 
     @classmethod

@@ -9,7 +9,7 @@ from sk_asd.inspection._figure import PALETTE, new_axes
 from sk_asd.inspection._nearest import embed_clips
 from sk_asd.inspection._score_distribution import group_names, legend_above
 from sk_asd.utils._containers import column_of
-from sk_asd.utils._normal import label_kinds
+from sk_asd.utils._labels import label_kinds
 
 _METHODS = ("pca", "tsne")
 _MARKERS = {"source": "o", "target": "^"}

@@ -16,9 +16,9 @@ from sk_asd.inspection._nearest import _groups, nearest_normal
 from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
 from sk_asd.inspection._steps import steps_of, unwrapped
 from sk_asd.utils._containers import check_clip_table
-from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._labels import is_anomaly
 from sk_asd.utils._scores import checked_scores
-from sk_asd.utils._system import is_ensemble
+from sk_asd.utils._system import is_ensemble, score_samples_of
 
 N_CLIPS = 5
 
@@ -82,9 +82,9 @@ def explain_clips(
     >>> [clip["machine"] for clip in found]
     ['fan', 'fan']
     """
-    check_clip_table(clips)
+    clips = check_clip_table(clips)
     if scores is None:
-        scores = estimator.score_samples(clips)
+        scores = score_samples_of(estimator, clips)
     check_consistent_length(clips, scores)
     scores = checked_scores(scores, "explain_clips was given")
     if thresholds is not None:

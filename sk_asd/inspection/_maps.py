@@ -13,7 +13,7 @@ from sk_asd.inspection._steps import (
     steps_of,
     unwrapped,
 )
-from sk_asd.utils._containers import is_clip_table, take_clips
+from sk_asd.utils._containers import as_clips, is_clip_table, take_clips
 from sk_asd.utils._system import is_ensemble, is_grouped, scores_of
 
 
@@ -98,7 +98,7 @@ def anomaly_map(estimator, X, *, member=None, patches=(6, 12)):
     >>> maps.dims, maps.attrs["method"]
     (('clip', 'mel', 'frame'), 'distance')
     """
-    estimator = unwrapped(estimator)
+    estimator, X = unwrapped(estimator), as_clips(X)
     check_is_fitted(estimator)
     name = None
     if is_ensemble(estimator):

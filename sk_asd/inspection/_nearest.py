@@ -11,8 +11,8 @@ from sk_asd.inspection._steps import (
     steps_of,
     unwrapped,
 )
-from sk_asd.utils._containers import column_of, is_clip_table, take_clips
-from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._containers import as_clips, column_of, is_clip_table, take_clips
+from sk_asd.utils._labels import is_anomaly
 from sk_asd.utils._system import is_ensemble, is_grouped
 
 _GROUPS = ("machine", "section")
@@ -73,6 +73,7 @@ def nearest_normal(estimator, clips, train=None, *, member=None):
     >>> nearest["index"].isin(train.index).all()
     np.True_
     """
+    clips, train = as_clips(clips), as_clips(train)
     estimator = _chosen(estimator, member, clips)
     if train is None:
         return _among_kept(steps_of(estimator), clips)
@@ -160,6 +161,7 @@ def embed_clips(estimator, X, *, member=None):
     ndarray of shape (n_clips, d)
         Embeddings; means over time where there are features of several frames.
     """
+    X = as_clips(X)
     return _embedded(steps_of(_chosen(estimator, member, X)), X)
 
 

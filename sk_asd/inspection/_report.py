@@ -11,14 +11,14 @@ import pandas as pd
 from sklearn.utils import check_consistent_length
 
 from sk_asd import __version__
-from sk_asd.datasets._audio import replacing
 from sk_asd.inspection._figure import bare_figure, svg_uri
 from sk_asd.inspection._report_clips import shown_clips
 from sk_asd.inspection._roc import RocDisplay
 from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
 from sk_asd.metrics._dcase import is_test, rules_for
-from sk_asd.utils._normal import label_kinds
+from sk_asd.utils._files import replacing
+from sk_asd.utils._labels import label_kinds
 from sk_asd.utils._scores import checked_scores
 
 N_ABNORMAL = 5  # clips listed per machine, section and system

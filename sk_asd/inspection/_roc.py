@@ -6,6 +6,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from sk_asd.inspection._figure import COLOURS, new_axes
 from sk_asd.inspection._score_distribution import legend_above, score_table
+from sk_asd.utils._system import score_samples_of
 
 
 class RocDisplay:
@@ -84,7 +85,7 @@ class RocDisplay:
         ValueError
             As :meth:`from_predictions`.
         """
-        return cls.from_predictions(X, estimator.score_samples(X), max_fpr=max_fpr, ax=ax)
+        return cls.from_predictions(X, score_samples_of(estimator, X), max_fpr=max_fpr, ax=ax)
 
     @classmethod
     def from_predictions(cls, clips, scores, *, max_fpr=0.1, ax=None):

@@ -6,8 +6,9 @@ from sklearn.utils import check_consistent_length
 
 from sk_asd.inspection._figure import COLOURS, kinds_of, new_axes
 from sk_asd.utils._containers import column_of, metadata_of
-from sk_asd.utils._normal import label_kinds
+from sk_asd.utils._labels import label_kinds
 from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._system import score_samples_of
 
 _BINS = 24
 
@@ -69,7 +70,7 @@ class ScoreDistributionDisplay:
         ScoreDistributionDisplay
             The display, plotted.
         """
-        scores = np.asarray(estimator.score_samples(X), dtype=float)
+        scores = score_samples_of(estimator, X)
         # One threshold a group; the same numbers, since it is what is taken off.
         decisions = np.asarray(estimator.decision_function(X), dtype=float)
         thresholds = np.full(len(scores), np.nan)  # where the score is -inf

@@ -11,7 +11,7 @@ from sk_asd.inspection._steps import (
     steps_of,
     unwrapped,
 )
-from sk_asd.utils._containers import is_clip_table, take_clips
+from sk_asd.utils._containers import as_clips, is_clip_table, take_clips
 from sk_asd.utils._system import is_ensemble, is_grouped
 
 _RANGE = 80.0  # decibels below the loudest cell that the colours tell apart
@@ -88,7 +88,7 @@ class SpectrogramDisplay:
         ValueError
             If there are no features ``(clip, bin, frame)`` in the estimator.
         """
-        X, power = _features_of(estimator, take_clips(X, [clip]))
+        X, power = _features_of(estimator, take_clips(as_clips(X), [clip]))
         return cls._of_features(X[0], power).plot(ax)
 
     @classmethod
@@ -98,8 +98,8 @@ class SpectrogramDisplay:
         Parameters
         ----------
         X : DataFrame, DataArray or array-like
-            A clip table; a waveform ``(n_samples,)``; or features ``(clip, bin, frame)`` or
-            ``(bin, frame)``. Sounds become an STFT of 1024 samples.
+            A clip table or names of sound files; a waveform ``(n_samples,)``; or features ``(clip,
+            bin, frame)`` or ``(bin, frame)``. Sounds become an STFT of 1024 samples.
         clip : int, default=0
             Position of the clip, where `X` has several.
         sr : int, default=16000
@@ -123,6 +123,7 @@ class SpectrogramDisplay:
         # features loads torch, which a report of scores alone does without.
         from sk_asd.features import STFT
 
+        X = as_clips(X)
         table = is_clip_table(X)
         if table or (np.ndim(X) == 1 and not isinstance(X, xr.DataArray)):
             sound = take_clips(X, [clip]) if table else np.asarray(X, dtype=np.float32)[np.newaxis]

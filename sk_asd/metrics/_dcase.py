@@ -9,7 +9,7 @@ from scipy.stats import hmean, rankdata
 from sklearn.metrics import roc_auc_score
 
 from sk_asd.utils._containers import column_of, is_labelled
-from sk_asd.utils._normal import ANOMALY, NORMAL, kinds_of_labels
+from sk_asd.utils._labels import ANOMALY, NORMAL, kinds_of_labels
 
 LABELS = (NORMAL, ANOMALY)
 DOMAINS = ("source", "target")

@@ -2,7 +2,7 @@
 
 from sk_asd.metrics._dcase import dcase_score, is_test
 from sk_asd.utils._containers import take_clips
-from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._system import score_samples_of
 
 
 def anomaly_score(estimator, X):
@@ -24,6 +24,9 @@ def anomaly_score(estimator, X):
 
     Raises
     ------
+    TypeError
+        If the estimator has no `score_samples`, as PyOD's detectors, which must be put into a
+        :class:`~sk_asd.ensemble.GroupedDetector`.
     ValueError
         If a score is NaN or, of the estimator, +inf.
 
@@ -39,7 +42,7 @@ def anomaly_score(estimator, X):
     >>> anomaly_score(detector, [[1.0], [9.0]]).round(2)
     array([0.88, 4.37])
     """
-    return -checked_scores(estimator.score_samples(X), estimator)
+    return -score_samples_of(estimator, X)
 
 
 def dcase_scorer(estimator, X, y=None, *, rules=None, max_fpr=0.1):
@@ -82,5 +85,5 @@ def dcase_scorer(estimator, X, y=None, *, rules=None, max_fpr=0.1):
     """
     rows = is_test(X)
     X = X if rows.all() else take_clips(X, rows)
-    scores = checked_scores(estimator.score_samples(X), estimator)
+    scores = score_samples_of(estimator, X)
     return dcase_score(X, scores, rules=rules, max_fpr=max_fpr)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from sk_asd.datasets._audio import replacing
 from sk_asd.datasets._csv import NO_TEXT, csv_rows, quoting
 from sk_asd.datasets._names import section_name, stem_of, without_suffix
 from sk_asd.metrics._dcase import DOMAINS, _aligned, _year, is_test
 from sk_asd.utils._containers import column_of
+from sk_asd.utils._files import replacing
 from sk_asd.utils._text import composed
 
 _N_SHOWN = 3

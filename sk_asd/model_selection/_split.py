@@ -5,7 +5,7 @@ import pandas as pd
 from sklearn.model_selection import BaseCrossValidator
 
 from sk_asd.utils._containers import column_of, is_labelled
-from sk_asd.utils._normal import label_kinds
+from sk_asd.utils._labels import label_kinds
 
 
 class NormalTrainSplit(BaseCrossValidator):

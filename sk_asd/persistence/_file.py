@@ -134,9 +134,9 @@ def write(estimator, path, about=None, trusted=()):
     import safetensors.numpy
     from sklearn.base import BaseEstimator
 
-    from sk_asd.datasets._audio import replacing
     from sk_asd.persistence._encode import Encoder
     from sk_asd.persistence._registry import qualified
+    from sk_asd.utils._files import replacing
 
     if not isinstance(estimator, BaseEstimator):
         raise TypeError(f"Only estimators can be saved, got {type(estimator).__name__}.")

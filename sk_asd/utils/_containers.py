@@ -2,8 +2,11 @@
 
 Container in, container out. A *clip table* is a DataFrame with the column ``path`` or ``audio``; a
 *labelled array* is an :class:`xarray.DataArray` whose first dimension is ``clip`` and whose
-coordinates along it are the metadata columns of the table; everything else is a plain array.
+coordinates along it are the metadata columns of the table; everything else is a plain array, but
+for names of files, which stand for a clip table.
 """
+
+import os
 
 import numpy as np
 import pandas as pd
@@ -13,6 +16,36 @@ CLIP = "clip"
 LABEL = "label"
 SOUND_COLUMNS = ("path", "audio")
 RESERVED = frozenset({CLIP, "frequency", "mel", "frame", "channel", "embedding", "feature"})
+
+
+def as_clips(X):
+    """Names of files as the clip table that they stand for, anything else as it is.
+
+    Parameters
+    ----------
+    X : container
+        Any input of an estimator, or str or path-like in a list, tuple, Series, Index or array.
+
+    Returns
+    -------
+    container
+        For names a DataFrame with the column ``path`` and the index of a Series, else `X`.
+
+    Raises
+    ------
+    ValueError
+        If `X` is a single name.
+    """
+    if isinstance(X, (str, os.PathLike)):
+        raise ValueError(f"Expected several clips, got the name of one: give a list, [{str(X)!r}].")
+    if isinstance(X, np.ndarray) and X.ndim != 1:
+        return X
+    if not isinstance(X, (list, tuple, pd.Series, pd.Index, np.ndarray)):
+        return X
+    if not isinstance(next(iter(X), None), (str, os.PathLike)):
+        return X
+    paths = [os.fspath(path) if isinstance(path, os.PathLike) else path for path in X]
+    return pd.DataFrame({"path": paths}, index=X.index if isinstance(X, pd.Series) else None)
 
 
 def is_clip_table(X):
@@ -29,38 +62,33 @@ def is_labelled(X):
     return True
 
 
-def check_clip_table(X, required=()):
+def check_clip_table(X):
     """Check a clip table at the door and return it.
 
     Parameters
     ----------
-    X : DataFrame
-        The clip table.
-    required : sequence of str
-        Columns that must be there.
+    X : DataFrame or sequence of str or path-like
+        The clip table, or names of files.
 
     Returns
     -------
     DataFrame
-        `X` itself.
+        `X` itself, or the table that names of files stand for.
 
     Raises
     ------
     TypeError
         If `X` is no DataFrame.
     ValueError
-        If `X` has no rows, no column with sound, a repeated or reserved column name, or lacks one
-        of the `required` columns.
+        If `X` has no rows, no column with sound, or a repeated or reserved column name.
     """
+    X = as_clips(X)
     if not isinstance(X, pd.DataFrame):
         raise TypeError(f"Expected a clip table (a DataFrame), got {type(X).__name__}.")
     if not is_clip_table(X):
         raise ValueError(
             f"A clip table needs a column 'path' or 'audio'; found columns {list(X.columns)}."
         )
-    missing = [c for c in required if c not in X.columns]
-    if missing:
-        raise ValueError(f"The clip table lacks column {missing}; it has {list(X.columns)}.")
     if len(X) == 0:
         raise ValueError("The clip table has no rows: found 0 clips, expected at least 1.")
     if X.columns.has_duplicates:

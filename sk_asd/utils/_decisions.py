@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 
 from sk_asd.utils._containers import take_clips
-from sk_asd.utils._normal import is_anomaly
+from sk_asd.utils._labels import is_anomaly
 
 
 class DecisionMixin(OutlierMixin):

@@ -163,6 +163,26 @@ def scores_of(system, X):
     return checked_scores(scores, last)
 
 
+def score_samples_of(system, X):
+    """What the ``score_samples`` of a system gives, checked, or an error that says how to get one.
+
+    Raises
+    ------
+    TypeError
+        If it has none, as a Pipeline that ends in a detector of PyOD.
+    ValueError
+        If a score is NaN or +inf.
+    """
+    if not hasattr(system, "score_samples"):
+        name = type(detector_of(system)).__name__
+        raise TypeError(
+            f"{name} has no score_samples, high = normal, but is to score clips. Put it into "
+            f"sk_asd.ensemble.GroupedDetector, which makes them of its decision_function, of PyOD "
+            f"with the sign turned round: GroupedDetector({name}(...))."
+        )
+    return checked_scores(system.score_samples(X), system)
+
+
 def training_scores_of(system, X):
     """Scores of the clips that a detector was fitted to, leave-one-out where it has them.
 

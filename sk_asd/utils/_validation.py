@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.utils.validation import validate_data
 
-from sk_asd.utils._containers import is_clip_table, plain
+from sk_asd.utils._containers import as_clips, is_clip_table, plain
 
 
 def check_features(estimator, X, *, reset, min_clips=1, dtype=np.float32):
@@ -33,6 +33,7 @@ def check_features(estimator, X, *, reset, min_clips=1, dtype=np.float32):
         If `X` is a clip table, has NaN or infinite values, or another number of bins than in fit.
     """
     name = type(estimator).__name__
+    X = as_clips(X)
     if is_clip_table(X):
         raise ValueError(
             f"{name} takes features (n_clips, n_bins, n_frames), not a clip table: put a feature "

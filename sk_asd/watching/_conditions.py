@@ -6,7 +6,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 from sk_asd.datasets._samples import is_sample
 
 FINE, GAP, DEAD, CLIPPING, SILENCE = "fine", "gap", "dead", "clipping", "silence"
-CONDITIONS = (GAP, SILENCE, CLIPPING, DEAD)
 _MOST_CLIPPED = 2  # samples at full scale, or in a row at the extreme, that may be chance
 
 
@@ -25,7 +24,7 @@ def conditions(blocks, limits, *, whole=True):
     Returns
     -------
     list of str
-        One of `CONDITIONS`, or "fine".
+        Each "gap", "silence", "clipping", "dead" or "fine".
     """
     silence = limits.silence
     low, high = blocks.min(axis=1), blocks.max(axis=1)

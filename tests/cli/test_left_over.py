@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sk_asd.datasets._audio import remove_left_over, replacing, temporary_name
+from sk_asd.utils._files import remove_left_over, replacing, temporary_name
 
 DEAD = """
 import os, signal, sys

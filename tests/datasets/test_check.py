@@ -344,7 +344,7 @@ def test_bad_input(table, noise):
         check_clips(clips.drop(columns="path"))
     with pytest.raises(ValueError, match="no rows"):
         check_clips(clips[:0])
-    with pytest.raises(ValueError, match="'clips' parameter of check_clips"):
+    with pytest.raises(TypeError, match="Expected a clip table"):
         check_clips([1, 2])
     for wrong in ({"clip_fraction": 0}, {"silence_db": 3}, {"sr": 0}, {"n_jobs": 1.5}):
         with pytest.raises(ValueError, match=f"'{next(iter(wrong))}' parameter"):

@@ -226,7 +226,7 @@ def test_a_group_that_cannot_be_fitted_changes_nothing():
     with pytest.raises(ValueError, match=r"No column \['section'\].*fitted with it"):
         grouped.partial_fit(values())
     over = GroupedDetector(KNNDetector(), over="domain").fit(labelled(values(), SECTIONS, DOMAINS))
-    with pytest.raises(ValueError, match="Column 'domain' is not among the labels"):
+    with pytest.raises(ValueError, match="over needs the column 'domain' among the labels"):
         over.partial_fit(few)
 
 

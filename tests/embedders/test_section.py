@@ -289,9 +289,13 @@ class TestErrors:
 
     def test_missing_column(self, clips):
         with pytest.raises(
-            ValueError, match=r"needs columns \['pat'\].*labels of X are \['machine'"
+            ValueError, match=r"needs the column 'pat' among the labels.*\['machine'"
         ):
             small(target=["section", "pat"]).fit(clips)
+
+    def test_no_column(self, clips):
+        with pytest.raises(ValueError, match=r"target=\[\] has no columns that describe the clips"):
+            small(target=[]).fit(clips)
 
     def test_missing_value(self, clips):
         with pytest.raises(ValueError, match="'vel' has no value for 16 of 48 clips"):

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
-from sklearn import config_context
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -106,14 +105,11 @@ def test_sparse_results_are_made_dense(X):
     assert Z.shape == (30, 12)
 
 
-def test_set_output(X, values):
-    labelled = KeepLabels(PCA(2)).set_output(transform="pandas")
-    frame = labelled.fit_transform(values)
-    assert frame.columns.tolist() == ["pca0", "pca1"]
-    assert isinstance(labelled.fit_transform(X), xr.DataArray)
-    with config_context(transform_output="pandas"):
-        assert isinstance(KeepLabels(PCA(2)).fit_transform(X), xr.DataArray)
-        assert isinstance(KeepLabels(PCA(2)).fit_transform(values), pd.DataFrame)
+def test_names_are_those_of_the_features(X):
+    scaler = KeepLabels(StandardScaler()).fit(X)
+    assert scaler.get_feature_names_out().tolist()[:2] == ["mel_100Hz", "mel_200Hz"]
+    again = KeepLabels(StandardScaler()).fit(KeepLabels(PCA(2)).fit_transform(X))
+    assert again.get_feature_names_out().tolist() == ["pca0", "pca1"]
 
 
 def test_parameters_of_the_transformer(X):

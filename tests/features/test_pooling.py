@@ -92,12 +92,17 @@ def test_two_dimensions_are_one_frame(features):
     np.testing.assert_array_equal(pooled.values, expected)
 
 
-def test_set_output_is_for_plain_input(features):
-    pool = TimePooling(statistics=["max"]).set_output(transform="pandas")
-    frame = pool.fit_transform(features)
-    assert isinstance(frame, pd.DataFrame)
-    assert frame.columns.tolist() == [f"max_x{i}" for i in range(5)]
-    assert isinstance(pool.fit_transform(labelled(features)), xr.DataArray)
+def test_names_have_the_frequencies(features):
+    hertz = np.array([0.0, 99.6, 200.4, 1000.0, 8000.0])
+    pool = TimePooling(statistics=("gwrp",)).fit(labelled(features).assign_coords(mel=hertz))
+    names = ["gwrp_mel_0Hz", "gwrp_mel_100Hz", "gwrp_mel_200Hz", "gwrp_mel_1000Hz"]
+    assert pool.get_feature_names_out().tolist() == [*names, "gwrp_mel_8000Hz"]
+    close = TimePooling(statistics=("max",)).fit(labelled(features).assign_coords(mel=hertz / 1000))
+    assert close.get_feature_names_out().tolist()[:3] == [
+        "max_mel_0.0Hz",
+        "max_mel_0.1Hz",
+        "max_mel_0.2Hz",
+    ]
 
 
 @pytest.mark.parametrize("statistics", [(), ("mean", "median"), ("mean", "mean"), "mean"])

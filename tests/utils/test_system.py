@@ -12,9 +12,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
 
+from sk_asd.datasets import make_machine_sounds
+from sk_asd.decisions import score_clips
 from sk_asd.detectors import KNNDetector, MahalanobisDetector
 from sk_asd.domains import DomainNormalizedDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
+from sk_asd.features import KeepLabels, LogMel, TimePooling
+from sk_asd.inspection import RocDisplay, ScoreDistributionDisplay, explain_clips
+from sk_asd.metrics import anomaly_score, dcase_scorer
 from sk_asd.utils._system import (
     System,
     chunks,
@@ -137,3 +142,50 @@ def test_chunks(clips):
     found = list(chunks(clips, 16))
     assert [len(part) for part in found] == [16, 16, 8]
     assert list(chunks(clips[:0], 16)) == []
+
+
+class HighIsAbnormal(BaseEstimator):
+    """A detector with PyOD's interface."""
+
+    def fit(self, X, y=None):
+        self.decision_scores_ = self.decision_function(X)
+        self.threshold_ = np.quantile(self.decision_scores_, 0.9)
+        return self
+
+    def decision_function(self, X):
+        return np.abs(np.asarray(X, dtype=float)).sum(axis=1)
+
+
+class TestWithoutScoreSamples:
+    clips = make_machine_sounds("fan", n_train=8, n_test=4, duration=0.5, random_state=0)
+    train, test = clips[clips["split"] == "train"], clips[clips["split"] == "test"]
+
+    def fitted(self, detector):
+        front = LogMel(n_mels=8), TimePooling(), KeepLabels(StandardScaler())
+        return make_pipeline(*front, detector).fit(self.train)
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            anomaly_score,
+            dcase_scorer,
+            RocDisplay.from_estimator,
+            ScoreDistributionDisplay.from_estimator,
+            explain_clips,
+        ],
+    )
+    def test_the_message_says_what_to_do(self, ask):
+        bare = self.fitted(HighIsAbnormal())
+        message = (
+            r"HighIsAbnormal has no score_samples, .* GroupedDetector\(HighIsAbnormal\(\.\.\.\)\)\."
+        )
+        with pytest.raises(TypeError, match=message):
+            ask(bare, self.test)
+        assert ask(self.fitted(GroupedDetector(HighIsAbnormal())), self.test) is not None
+
+    def test_what_it_recommends_scores_alike(self):
+        bare = score_clips(self.fitted(HighIsAbnormal()), self.test)
+        grouped = self.fitted(GroupedDetector(HighIsAbnormal()))
+        np.testing.assert_array_equal(bare["score"], grouped.score_samples(self.test))
+        np.testing.assert_array_equal(bare["decision"], grouped.predict(self.test))
+        np.testing.assert_array_equal(bare["score"], -anomaly_score(grouped, self.test))

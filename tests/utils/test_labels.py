@@ -23,7 +23,7 @@ from sk_asd.features import KeepLabels, LogMel, TimePooling
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
 from sk_asd.systems import make_pooling
-from sk_asd.utils._normal import label_kinds, normal_clips
+from sk_asd.utils._labels import label_kinds, normal_clips
 
 SAID = "4 of 24 training clips are labelled as anomalies"
 ODD = [3, 8, 13, 23]

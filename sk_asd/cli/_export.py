@@ -61,7 +61,7 @@ def _groups(system, wanted):
     ValueError
         If machines are wanted that the model does not know.
     """
-    from sk_asd.export._groups import Groups
+    from sk_asd.export._graph_groups import Groups
 
     groups = Groups(system)
     if "machine" not in groups.columns:

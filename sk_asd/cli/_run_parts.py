@@ -269,6 +269,6 @@ def with_detector(grouped, name):
 
 def threshold_of(training_scores):
     """Threshold of the challenge: 0.9 of a gamma distribution, over all sections of a machine."""
-    from sk_asd.utils._thresholds import normal_threshold
+    from sk_asd.utils._normal_threshold import normal_threshold
 
     return normal_threshold(training_scores, _CONTAMINATION, "gamma")

@@ -336,7 +336,7 @@ class Scorers:
     def _drift(self, place):
         if self._args.drift is None:
             return None
-        from sk_asd.ensemble._groups import rows_by_group
+        from sk_asd.ensemble._by_columns import rows_by_group
         from sk_asd.utils._system import System
         from sk_asd.watching import DriftMonitor
 

@@ -14,15 +14,15 @@ from sk_asd.detectors._bank import known_clips
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.domains._domain_normalized import DomainNormalizedDetector
+from sk_asd.ensemble._by_columns import group_name, one_group, rows_by_group
 from sk_asd.ensemble._grouped import GroupedDetector, most_normal
-from sk_asd.ensemble._groups import group_name, one_group, rows_by_group
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.utils._containers import column_of, plain, take_clips
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import why_not_learn
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._sklearn import HasMethods, StrOptions, _num_samples, validate_params
 from sk_asd.utils._system import detector_of, is_frozen, offset_of, scores_of
-from sk_asd.utils._thresholds import normal_threshold
 
 # Relative distance of what a network makes of the same clip in another batch.
 _SAME = 1e-5

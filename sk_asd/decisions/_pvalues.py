@@ -6,7 +6,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 from sklearn.utils import check_random_state
 
-from sk_asd.ensemble._groups import rows_by_group
+from sk_asd.ensemble._by_columns import rows_by_group
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
 from sk_asd.utils._system import System
 

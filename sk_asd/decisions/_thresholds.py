@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 from scipy.stats import binomtest
 
-from sk_asd.ensemble._groups import rows_by_group
+from sk_asd.ensemble._by_columns import rows_by_group
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, validate_params
 from sk_asd.utils._system import System
-from sk_asd.utils._thresholds import normal_threshold
 
 
 @validate_params(

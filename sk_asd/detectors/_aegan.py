@@ -16,17 +16,17 @@ from sk_asd.detectors._aegan_scores import (
     spaces_of,
 )
 from sk_asd.detectors._aegan_training import AEGAN, AEGANNet, epoch_means
-from sk_asd.detectors._metrics import MetricDetector
-from sk_asd.detectors._windows import (
+from sk_asd.detectors._all_windows import (
     AllWindows,
     OverlapMean,
     as_it_is,
     chunks_of_windows,
 )
+from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.networks._aegan import NORMS
 from sk_asd.utils._labels import clip_labels, sorted_classes
-from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
+from sk_asd.utils._training import on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
 
 MATCHES = {"mean": ("mean",), "mean_std": ("mean", "std")}

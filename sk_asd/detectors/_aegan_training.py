@@ -7,7 +7,7 @@ from skorch.callbacks import PassthroughScoring
 from torch import nn
 
 from sk_asd.networks._aegan import AEGANDiscriminator, AEGANGenerator
-from sk_asd.utils._neural import SeededNet
+from sk_asd.utils._training import SeededNet
 
 
 class RangeScaler(nn.Module):

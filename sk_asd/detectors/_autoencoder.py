@@ -8,17 +8,17 @@ import torch
 from torch import nn
 from torch.utils.data import RandomSampler
 
-from sk_asd.detectors._metrics import MetricDetector
-from sk_asd.detectors._windows import (
+from sk_asd.detectors._all_windows import (
     AllWindows,
     OverlapMean,
     as_it_is,
     chunks_of_windows,
 )
+from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.networks._autoencoder import AutoEncoder
 from sk_asd.utils._containers import column_of
-from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
+from sk_asd.utils._training import on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
 
 METRICS = ("mse", "mahalanobis", "mahalanobis_of_mean")

@@ -14,13 +14,13 @@ from sk_asd.detectors._interpolation import (
     Marginal,
     MeanLoss,
 )
-from sk_asd.detectors._neural import NeuralDetector
+from sk_asd.detectors._neural_detector import NeuralDetector
 from sk_asd.networks._mixture import MIXTURES, GaussianMixtureDensity
 from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._containers import is_labelled
-from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
 from sk_asd.utils._statistics import bin_statistics
+from sk_asd.utils._training import on_device, resolve_device
 from sk_asd.utils._validation import check_features
 from sk_asd.utils._windows import (
     RandomWindowSampler,

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from sk_asd.detectors._neural import NeuralDetector
+from sk_asd.detectors._neural_detector import NeuralDetector
 from sk_asd.utils._containers import is_labelled, plain
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._validation import check_features
 
 

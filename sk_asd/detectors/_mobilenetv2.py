@@ -8,12 +8,12 @@ from sklearn.cluster import KMeans
 from torch import nn
 from torch.utils.data import RandomSampler
 
-from sk_asd.detectors._neural import NeuralDetector
-from sk_asd.detectors._windows import AllWindows, as_it_is, chunks_of_windows
+from sk_asd.detectors._all_windows import AllWindows, as_it_is, chunks_of_windows
+from sk_asd.detectors._neural_detector import NeuralDetector
 from sk_asd.networks._mobilenetv2 import MobileNetV2
 from sk_asd.utils._labels import clip_labels, sorted_classes
-from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval
+from sk_asd.utils._training import on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
 
 

@@ -11,7 +11,7 @@ from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
 from torch.utils.data import Subset
 
-from sk_asd.detectors._neural import NeuralDetector
+from sk_asd.detectors._neural_detector import NeuralDetector
 from sk_asd.detectors._wsp_net import (
     STATISTICS,
     NegativeLogLikelihood,
@@ -24,11 +24,11 @@ from sk_asd.detectors._wsp_net import (
     varying,
 )
 from sk_asd.networks._flows import FLOWS, GroupedFlow
-from sk_asd.networks._pooling import WeightedStatisticPooling
+from sk_asd.networks._weighted_pooling import WeightedStatisticPooling
 from sk_asd.utils._containers import is_labelled, wrap
 from sk_asd.utils._labels import clip_labels, sorted_classes
-from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
+from sk_asd.utils._training import on_device, resolve_device
 from sk_asd.utils._validation import check_features
 from sk_asd.utils._windows import RandomWindowSampler, check_length, window_starts
 

@@ -6,7 +6,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import Dataset, Sampler
 
-from sk_asd.features._pooling import _pool, _ranking_weights, parts_over_time
+from sk_asd.features._time_pooling import _pool, _ranking_weights, parts_over_time
 
 STATISTICS = {
     "wsp": ("mean", "std"),

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from sk_asd.domains._cnn6_classifier import Cnn6Classifier
-from sk_asd.ensemble._groups import BY, ByColumns, rows_by_group
+from sk_asd.ensemble._by_columns import BY, ByColumns, rows_by_group
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
 from sk_asd.utils._labels import clip_labels, normal_clips

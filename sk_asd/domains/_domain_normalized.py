@@ -10,19 +10,19 @@ from sklearn.pipeline import make_pipeline
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.domains._domain_classifier import DomainClassifier, domain_codes
+from sk_asd.ensemble._by_columns import BY, ByColumns, rows_by_group
 from sk_asd.ensemble._grouped import GroupedDetector
-from sk_asd.ensemble._groups import BY, ByColumns, rows_by_group
 from sk_asd.ensemble._members import fit_member
 from sk_asd.ensemble._memory import call_once, content_key, is_writable
-from sk_asd.ensemble._standardize import group_statistics
+from sk_asd.ensemble._standardized_scores import group_statistics
 from sk_asd.features import LogMel
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._labels import normal_clips
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._system import detector_of, is_frozen, scores_of
-from sk_asd.utils._thresholds import normal_threshold
 
 
 class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):

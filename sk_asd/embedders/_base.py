@@ -20,10 +20,10 @@ from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import column_of, is_labelled, wrap
 from sk_asd.utils._labels import normal_clips
-from sk_asd.utils._neural import NeuralMixin, on_device, resolve_device
 from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._statistics import bin_statistics
+from sk_asd.utils._training import NeuralMixin, on_device, resolve_device
 from sk_asd.utils._validation import check_features
 from sk_asd.utils._windows import (
     RandomWindowSampler,

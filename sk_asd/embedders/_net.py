@@ -3,7 +3,7 @@
 import numpy as np
 
 from sk_asd.networks import mixup
-from sk_asd.utils._neural import SeededNet
+from sk_asd.utils._training import SeededNet
 
 
 class EmbeddingNet(SeededNet):

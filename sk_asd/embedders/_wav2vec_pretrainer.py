@@ -34,9 +34,9 @@ from sk_asd.features._wav2vec_models import FirstVersion
 from sk_asd.networks import Wav2Vec1
 from sk_asd.utils._containers import is_clip_table, plain
 from sk_asd.utils._labels import normal_clips
-from sk_asd.utils._neural import NetParamsMixin, epochs_of, fitted_net, resolve_device, to_cpu
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
+from sk_asd.utils._training import NetParamsMixin, epochs_of, fitted_net, resolve_device, to_cpu
 
 SIZES = {"small": {"channels": 128}, "large": {"channels": 512}}
 

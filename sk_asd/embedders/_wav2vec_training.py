@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.data import Dataset, Sampler
 
 from sk_asd.utils._files import replacing
-from sk_asd.utils._neural import SeededNet
+from sk_asd.utils._training import SeededNet
 
 _KIND = "sk_asd.Wav2VecPretrainer"
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from sk_asd.detectors import KNNDetector
 from sk_asd.detectors._bank import known_clips, scores_only_before
-from sk_asd.ensemble._groups import (
+from sk_asd.ensemble._by_columns import (
     BY,
     ByColumns,
     labels_of,
@@ -25,10 +25,10 @@ from sk_asd.utils._containers import column_of, is_clip_table, plain, take_clips
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._system import each, offset_of, scores_of, training_scores_of
-from sk_asd.utils._thresholds import normal_threshold
 
 
 class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):

@@ -5,7 +5,7 @@ import pandas as pd
 
 from sk_asd.datasets._audio import read_audio
 from sk_asd.datasets._samples import as_samples
-from sk_asd.ensemble._groups import labels_of, rows_by_group, strata_of
+from sk_asd.ensemble._by_columns import labels_of, rows_by_group, strata_of
 from sk_asd.ensemble._perturbations import PERTURBATIONS, perturb
 from sk_asd.utils._containers import column_of, is_clip_table, is_labelled, plain, take_clips
 from sk_asd.utils._labels import is_anomaly, leave_out

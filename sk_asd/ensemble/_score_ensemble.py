@@ -13,26 +13,26 @@ from sklearn.utils import Bunch
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sk_asd.ensemble._front_ends import shared_features
-from sk_asd.ensemble._groups import (
+from sk_asd.ensemble._by_columns import (
     BY,
     ByColumns,
     folds_of,
     one_group,
 )
+from sk_asd.ensemble._front_ends import shared_features
 from sk_asd.ensemble._members import NamedMembers, call_named, fit_behind, fit_member
 from sk_asd.ensemble._memory import content_key, is_known, is_writable
 from sk_asd.ensemble._simplex import combine, convex
-from sk_asd.ensemble._standardize import group_statistics, standardized
+from sk_asd.ensemble._standardized_scores import group_statistics, standardized
 from sk_asd.utils._containers import LABEL, as_clips, column_of, wrap
 from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._learning import learns, why_not_learn
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
 from sk_asd.utils._system import scores_of, unwrapped
-from sk_asd.utils._thresholds import normal_threshold
 
 
 class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):

@@ -12,8 +12,8 @@ from sklearn.utils import check_array, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from sk_asd.ensemble._by_columns import BY
 from sk_asd.ensemble._grid_metrics import METRICS, GridMetric, metric_of
-from sk_asd.ensemble._groups import BY
 from sk_asd.ensemble._members import NamedMembers
 from sk_asd.ensemble._score_ensemble import ScoreEnsemble
 from sk_asd.ensemble._simplex import convex, grid_weights, normalized

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import clone
 
-from sk_asd.ensemble._groups import folds_of
+from sk_asd.ensemble._by_columns import folds_of
 from sk_asd.ensemble._pseudo import (
     evaluation_table,
     from_other_places,

@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_asd.export._groups import Groups, thresholds
+from sk_asd.export._graph_groups import Groups, thresholds
 from sk_asd.export._layers import AffineLayer, EnsembleLayer, GroupedLayer
 from sk_asd.features import KeepLabels
 from sk_asd.utils._system import (

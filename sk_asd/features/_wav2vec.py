@@ -16,8 +16,8 @@ from sk_asd.features._wav2vec_models import (
     load_features,
     state_of,
 )
-from sk_asd.utils._neural import on_device, resolve_device
 from sk_asd.utils._sklearn import Interval, StrOptions
+from sk_asd.utils._training import on_device, resolve_device
 
 
 class WaveformNetwork(BaseExtractor):

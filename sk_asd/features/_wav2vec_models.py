@@ -11,8 +11,8 @@ from torch import nn
 
 from sk_asd.features._wav2vec_files import read_fairseq, read_safetensors
 from sk_asd.networks import Wav2Vec1
-from sk_asd.utils._neural import set_weights, weights_of
 from sk_asd.utils._random import RandomStream
+from sk_asd.utils._training import set_weights, weights_of
 
 SMALL = Path(__file__).parent / "models" / "wav2vec_small.safetensors"
 

@@ -15,9 +15,9 @@ from sk_asd.inspection._maps import anomaly_map
 from sk_asd.inspection._nearest import _groups, nearest_normal
 from sk_asd.inspection._spectrogram import SpectrogramDisplay, _features_of
 from sk_asd.inspection._steps import steps_of, unwrapped
+from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._containers import check_clip_table
 from sk_asd.utils._labels import is_anomaly
-from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._system import is_ensemble, score_samples_of
 
 N_CLIPS = 5

@@ -102,7 +102,7 @@ def nearest_normal(estimator, clips, train=None, *, member=None):
 
 def _among_kept(steps, clips):
     """Nearest of the training clips that the detectors have kept."""
-    from sk_asd.ensemble._groups import one_group, rows_by_group
+    from sk_asd.ensemble._by_columns import one_group, rows_by_group
 
     X, last = clips, steps[-1]
     for step in steps[:-1]:

@@ -17,9 +17,9 @@ from sk_asd.inspection._roc import RocDisplay
 from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
 from sk_asd.metrics._dcase import is_test, rules_for
+from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._files import replacing
 from sk_asd.utils._labels import label_kinds
-from sk_asd.utils._scores import checked_scores
 
 N_ABNORMAL = 5  # clips listed per machine, section and system
 _HEADERS = {

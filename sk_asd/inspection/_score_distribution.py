@@ -5,9 +5,9 @@ import pandas as pd
 from sklearn.utils import check_consistent_length
 
 from sk_asd.inspection._figure import COLOURS, kinds_of, new_axes
+from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._containers import column_of, metadata_of
 from sk_asd.utils._labels import label_kinds
-from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._system import score_samples_of
 
 _BINS = 24

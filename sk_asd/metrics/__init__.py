@@ -1,8 +1,8 @@
 """The official metrics of DCASE Task 2, a scorer for model selection, and submission files."""
 
+from sk_asd.metrics._challenge_files import read_submission, write_submission
 from sk_asd.metrics._dcase import dcase_score, dcase_scores
 from sk_asd.metrics._scorer import anomaly_score, dcase_scorer
-from sk_asd.metrics._submission import read_submission, write_submission
 
 __all__ = [
     "anomaly_score",

@@ -13,8 +13,8 @@ from sk_asd.networks._ignn import IGNN, LRCGNN, InterpolationMLP
 from sk_asd.networks._mixture import GaussianMixtureDensity
 from sk_asd.networks._mobilefacenet import MFNSE, MobileFaceNet
 from sk_asd.networks._mobilenetv2 import MobileNetV2
-from sk_asd.networks._pooling import WeightedStatisticPooling
 from sk_asd.networks._wav2vec import Wav2Vec1
+from sk_asd.networks._weighted_pooling import WeightedStatisticPooling
 
 __all__ = [
     "ECAPATDNN",

@@ -9,9 +9,9 @@ from sk_asd.ensemble import ScoreEnsemble
 from sk_asd.features import LogMel
 from sk_asd.systems._classification import make_mhcr, make_sc, make_sc_wav2vec
 from sk_asd.systems._common import check_choice
-from sk_asd.systems._pooling import make_pooling
 from sk_asd.systems._probabilistic import make_imdn, make_wsp_nfcdee
 from sk_asd.systems._reconstruction import make_aegan_ad
+from sk_asd.systems._without_network import make_pooling
 
 _MEMBERS = {
     "sc": make_sc,

@@ -15,11 +15,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.svm import OneClassSVM
 from sklearn.utils.validation import check_is_fitted
 
+from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._containers import take_clips
 from sk_asd.utils._learning import why_not_learn
-from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._normal_threshold import checked_threshold, normal_threshold
 from sk_asd.utils._sklearn import _num_samples
-from sk_asd.utils._thresholds import checked_threshold, normal_threshold
 
 CHUNK_SIZE = 256  # clips whose features are in memory at a time
 

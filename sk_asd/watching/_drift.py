@@ -8,8 +8,8 @@ import numpy as np
 from scipy.stats import false_discovery_control, ks_2samp
 from sklearn.utils import check_array, check_random_state
 
+from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._containers import plain
-from sk_asd.utils._scores import checked_scores
 from sk_asd.utils._sklearn import Interval, validate_params
 
 

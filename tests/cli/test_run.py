@@ -23,7 +23,7 @@ from sk_asd.features import LogMel
 from sk_asd.metrics import dcase_scores
 from sk_asd.systems import make_pooling
 from sk_asd.systems._report_results import REPORT_RESULTS
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._normal_threshold import normal_threshold
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
 FEATURES = ["--n-fft", "512", "--n-mels", "16", "--explain", "0"]

@@ -7,8 +7,8 @@ import xarray as xr
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
+from sk_asd.detectors._all_windows import AllWindows, OverlapMean, chunks_of_windows
 from sk_asd.detectors._autoencoder import METRICS, AutoEncoderDetector
-from sk_asd.detectors._windows import AllWindows, OverlapMean, chunks_of_windows
 
 
 def small(metric="mse", **params):

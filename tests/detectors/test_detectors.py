@@ -17,7 +17,7 @@ from sk_asd.detectors import (
     LOFDetector,
     MahalanobisDetector,
 )
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._normal_threshold import normal_threshold
 
 DETECTORS = [
     KNNDetector(),

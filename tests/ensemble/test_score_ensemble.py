@@ -24,7 +24,7 @@ from sklearn.utils import estimator_html_repr
 from sk_asd.decisions import adapt
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._normal_threshold import normal_threshold
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_ranking_pooling_goes_from_maximum_to_mean(features):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_clips_are_independent_of_each_other(dtype, monkeypatch):
     X = np.random.default_rng(0).normal(size=(40, 12, 50)).astype(dtype)
-    monkeypatch.setattr("sk_asd.features._pooling._BLOCK_BYTES", 7 * 12 * 50 * X.itemsize)
+    monkeypatch.setattr("sk_asd.features._time_pooling._BLOCK_BYTES", 7 * 12 * 50 * X.itemsize)
     pool = TimePooling(statistics=("mean", "std", "max", "gwrp"), r=0.5).fit(X)
     expected = pool.transform(X)
     assert expected.dtype == dtype

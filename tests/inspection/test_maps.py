@@ -24,7 +24,7 @@ from sk_asd.detectors import (
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
 from sk_asd.features import KeepLabels, TimePooling, Wav2Vec
-from sk_asd.features._pooling import parts_over_time
+from sk_asd.features._time_pooling import parts_over_time
 from sk_asd.inspection import anomaly_map
 from sk_asd.networks import Wav2Vec1
 

@@ -10,7 +10,7 @@ from scipy.stats import multivariate_normal
 from torch.distributions import Normal
 
 from sk_asd.networks._flows import FLOWS, ConditionalFlow, GroupedFlow
-from sk_asd.networks._pooling import WeightedStatisticPooling
+from sk_asd.networks._weighted_pooling import WeightedStatisticPooling
 
 NEURAL = ("maf", "nsf", "realnvp")
 

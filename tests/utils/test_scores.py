@@ -27,8 +27,8 @@ from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, ScoreEnsembleCV
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import anomaly_score, dcase_score, dcase_scores
-from sk_asd.utils._scores import checked_scores
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._checked_scores import checked_scores
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.watching import DriftMonitor, StreamingScorer
 
 NAN = "Foreign gives NaN as the score of {} of {} clips, the first at position {}"

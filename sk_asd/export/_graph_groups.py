@@ -3,7 +3,7 @@
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.ensemble._groups import labels_of
+from sk_asd.ensemble._by_columns import labels_of
 from sk_asd.utils._system import System, parts
 
 

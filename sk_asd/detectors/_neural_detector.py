@@ -4,11 +4,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.detectors._base import BaseDetector
+from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._labels import normal_clips
-from sk_asd.utils._neural import NeuralMixin
-from sk_asd.utils._scores import checked_scores
+from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._sklearn import _fit_context
-from sk_asd.utils._thresholds import normal_threshold
+from sk_asd.utils._training import NeuralMixin
 from sk_asd.utils._validation import check_features
 
 

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 
-from sk_asd.ensemble._groups import rows_by_group
+from sk_asd.ensemble._by_columns import rows_by_group
 
 # Relative to their mean; what varies less is constant up to the rounding of float32.
 _CONSTANT = 1e-7

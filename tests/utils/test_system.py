@@ -157,12 +157,20 @@ class HighIsAbnormal(BaseEstimator):
 
 
 class TestWithoutScoreSamples:
-    clips = make_machine_sounds("fan", n_train=8, n_test=4, duration=0.5, random_state=0)
-    train, test = clips[clips["split"] == "train"], clips[clips["split"] == "test"]
+    @pytest.fixture(scope="class")
+    def clips(self):
+        return make_machine_sounds("fan", n_train=8, n_test=4, duration=0.5, random_state=0)
 
-    def fitted(self, detector):
+    @pytest.fixture(scope="class")
+    def test(self, clips):
+        return clips[clips["split"] == "test"]
+
+    @pytest.fixture(scope="class")
+    def fitted(self, clips):
         front = LogMel(n_mels=8), TimePooling(), KeepLabels(StandardScaler())
-        return make_pipeline(*front, detector).fit(self.train)
+        return lambda detector: make_pipeline(*front, detector).fit(
+            clips[clips["split"] == "train"]
+        )
 
     @pytest.mark.parametrize(
         "ask",
@@ -174,18 +182,18 @@ class TestWithoutScoreSamples:
             explain_clips,
         ],
     )
-    def test_the_message_says_what_to_do(self, ask):
-        bare = self.fitted(HighIsAbnormal())
+    def test_the_message_says_what_to_do(self, ask, fitted, test):
+        bare = fitted(HighIsAbnormal())
         message = (
             r"HighIsAbnormal has no score_samples, .* GroupedDetector\(HighIsAbnormal\(\.\.\.\)\)\."
         )
         with pytest.raises(TypeError, match=message):
-            ask(bare, self.test)
-        assert ask(self.fitted(GroupedDetector(HighIsAbnormal())), self.test) is not None
+            ask(bare, test)
+        assert ask(fitted(GroupedDetector(HighIsAbnormal())), test) is not None
 
-    def test_what_it_recommends_scores_alike(self):
-        bare = score_clips(self.fitted(HighIsAbnormal()), self.test)
-        grouped = self.fitted(GroupedDetector(HighIsAbnormal()))
-        np.testing.assert_array_equal(bare["score"], grouped.score_samples(self.test))
-        np.testing.assert_array_equal(bare["decision"], grouped.predict(self.test))
-        np.testing.assert_array_equal(bare["score"], -anomaly_score(grouped, self.test))
+    def test_what_it_recommends_scores_alike(self, fitted, test):
+        bare = score_clips(fitted(HighIsAbnormal()), test)
+        grouped = fitted(GroupedDetector(HighIsAbnormal()))
+        np.testing.assert_array_equal(bare["score"], grouped.score_samples(test))
+        np.testing.assert_array_equal(bare["decision"], grouped.predict(test))
+        np.testing.assert_array_equal(bare["score"], -anomaly_score(grouped, test))

@@ -8,8 +8,12 @@ import pytest
 
 from sk_asd.datasets._audio import write_audio
 
-# Checks of scikit-learn that train a network for long: 300 samples, several times.
-DEAR = (("MobileNetV2Detector", "check_outliers"),)
+# Checks of scikit-learn that train a network for long.
+DEAR = (
+    ("MobileNetV2Detector", "check_outliers"),
+    ("test_scikit_learn", "Cnn6Classifier"),
+    ("test_scikit_learn", "MultiHeadEmbedder"),
+)
 
 
 def pytest_configure():

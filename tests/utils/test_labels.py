@@ -187,7 +187,7 @@ def test_features_in_a_frame(values, words, detector):
         ),
         ScoreEnsemble(
             [("knn", make_pipeline(KeepLabels(StandardScaler()), KNNDetector(metric="euclidean")))],
-            cv=3,
+            crossfit=3,
         ),
         DomainNormalizedDetector(
             KNNDetector(metric="euclidean"), DomainClassifier(LogisticRegression(), cv=2)

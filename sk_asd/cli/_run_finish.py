@@ -95,7 +95,7 @@ def _finish_single(folder, machine, whole, parts, clips, run):
         model, _ = load_model(folder.model(machine, name), trusted=STAND_INS)
         choose = _choose_detector if what_is_chosen(run.system) == "detector" else _choose_metric
         choose(model, chosen, train)
-        set_threshold(model, offset=threshold)
+        set_threshold(model, threshold=threshold)
     return scores, threshold, choices, model
 
 

@@ -143,7 +143,7 @@ def train_part(folder, machine, name, part, clips, run, progress):
             else:
                 fit(part, train, progress)
             if whole:
-                set_threshold(part, offset=threshold_of(part[-1].training_scores_))
+                set_threshold(part, threshold=threshold_of(part[-1].training_scores_))
             header = {"system": name, "machine": machine, **run.options}
             with folder.writing(path) as temporary:
                 save_model(

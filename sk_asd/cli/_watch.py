@@ -322,7 +322,7 @@ class Scorers:
                 self._args.hop,
                 k_of_n=tuple(self._args.k_of_n),
                 hysteresis=self._args.hysteresis,
-                offset=self._args.threshold,
+                threshold=self._args.threshold,
                 sr=self.sr,
                 machine=machine,
                 section=section,

@@ -17,7 +17,7 @@ from sk_asd.utils._system import System
     {
         "detector": [HasMethods(["fit"])],
         "contamination": [Interval(Real, 0, 0.5, closed="right"), None],
-        "offset": [Interval(Real, None, None, closed="neither"), dict, None],
+        "threshold": [Interval(Real, None, None, closed="neither"), dict, None],
         "false_alarms_per_day": [Interval(Real, 0, None, closed="neither"), None],
         "clips_per_day": [Interval(Real, 0, None, closed="neither"), None],
         "method": [StrOptions({"quantile", "gamma", "conformal"}), None],
@@ -28,7 +28,7 @@ def set_threshold(
     detector,
     *,
     contamination=None,
-    offset=None,
+    threshold=None,
     false_alarms_per_day=None,
     clips_per_day=None,
     method=None,
@@ -37,7 +37,7 @@ def set_threshold(
     """Change the threshold of a fitted detector, without refitting.
 
     Scores stay as they are; ``predict`` and ``decision_function`` follow. Give one of
-    `contamination`, `offset` and `false_alarms_per_day`.
+    `contamination`, `threshold` and `false_alarms_per_day`.
 
     Parameters
     ----------
@@ -46,9 +46,9 @@ def set_threshold(
         of this package, of scikit-learn or of PyOD. It is changed in place.
     contamination : float, default=None
         Share of normal clips that may be called abnormal, in (0, 0.5].
-    offset : float or dict, default=None
-        Threshold on ``score_samples``, which detectors have as ``offset_``; for a GroupedDetector
-        also a dict of thresholds by group, where the groups that it does not name keep theirs.
+    threshold : float or dict, default=None
+        Threshold on ``score_samples``; for a GroupedDetector also a dict of thresholds by group,
+        where the groups that it does not name keep theirs.
     false_alarms_per_day : float, default=None
         Expected number of normal clips a day that are called abnormal, for each group.
     clips_per_day : float, default=None
@@ -103,18 +103,18 @@ def set_threshold(
     >>> int((detector.predict(X) == -1).sum())
     4
     """
-    given = [v is not None for v in (contamination, offset, false_alarms_per_day)]
+    given = [v is not None for v in (contamination, threshold, false_alarms_per_day)]
     if sum(given) != 1:
         raise ValueError(
-            "Give one of contamination, offset and false_alarms_per_day; "
+            "Give one of contamination, threshold and false_alarms_per_day; "
             f"found {sum(given)} of them."
         )
     if (false_alarms_per_day is None) != (clips_per_day is None):
         raise ValueError("clips_per_day goes with false_alarms_per_day, and the other way round.")
     system = System(detector)
-    if offset is not None:
-        pooled = None if isinstance(offset, dict) else float(offset)
-        system.set_thresholds(_checked(offset, system.thresholds()), pooled)
+    if threshold is not None:
+        pooled = None if isinstance(threshold, dict) else float(threshold)
+        system.set_thresholds(_checked(threshold, system.thresholds()), pooled)
         return detector
     if contamination is None:
         contamination = false_alarms_per_day / clips_per_day
@@ -141,18 +141,18 @@ def set_threshold(
     return detector
 
 
-def _checked(offset, by_group):
-    if not isinstance(offset, dict):
-        return dict.fromkeys(by_group, float(offset))
+def _checked(threshold, by_group):
+    if not isinstance(threshold, dict):
+        return dict.fromkeys(by_group, float(threshold))
     if None in by_group:
-        raise ValueError("offset is a dict, but the detector has one threshold for all clips.")
-    unknown = [group for group in offset if group not in by_group]
+        raise ValueError("threshold is a dict, but the detector has one threshold for all clips.")
+    unknown = [group for group in threshold if group not in by_group]
     if unknown:
-        raise ValueError(f"offset names the groups {unknown}, expected some of {list(by_group)}.")
-    for group, value in offset.items():
+        raise ValueError(f"threshold names the groups {unknown}, expected some of {list(by_group)}.")
+    for group, value in threshold.items():
         if not (isinstance(value, Real) and math.isfinite(value)):
-            raise ValueError(f"offset of the group {group!r} is {value!r}, no finite number.")
-    return {group: float(value) for group, value in offset.items()}
+            raise ValueError(f"threshold of the group {group!r} is {value!r}, no finite number.")
+    return {group: float(value) for group, value in threshold.items()}
 
 
 def _conformal(scores, share, method):

@@ -67,7 +67,7 @@ class StreamingScorer:
     hysteresis : float, default=0.0
         In units of the score: an alarm is cleared when so many of the last n windows score at least
         this far above the threshold that no k are left.
-    offset : float, default=None
+    threshold : float, default=None
         Threshold on scores; None is that of `pipeline` for this machine and section, as it is when
         the first window is scored.
     sr : int, default=16000
@@ -165,7 +165,7 @@ class StreamingScorer:
             "hop": [Interval(Real, 0, None, closed="neither"), None],
             "k_of_n": [tuple, list],
             "hysteresis": [Interval(Real, 0, None, closed="left")],
-            "offset": [Interval(Real, None, None, closed="neither"), None],
+            "threshold": [Interval(Real, None, None, closed="neither"), None],
             "sr": [Interval(Integral, 1, None, closed="left")],
             "machine": [str, None],
             "section": [str, None],
@@ -185,7 +185,7 @@ class StreamingScorer:
         *,
         k_of_n=(3, 5),
         hysteresis=0.0,
-        offset=None,
+        threshold=None,
         sr=16000,
         machine=None,
         section=None,
@@ -201,7 +201,7 @@ class StreamingScorer:
             raise ValueError(f"k_of_n={k_of_n!r} must be two integers 1 <= k <= n.")
         self.pipeline = pipeline
         self.sr = sr
-        self.offset = offset
+        self.threshold = threshold
         self.drift = drift
         self._window = round(window * sr)
         self._hop = self._window if hop is None else round(hop * sr)
@@ -433,7 +433,7 @@ class StreamingScorer:
             wave = self._samples[start - self._kept : end - self._kept].copy()
             score, features = self._score(wave)
             times = self._time(start), self._time(end)
-            events.append(StreamEvent("score", *times, score, self.offset))
+            events.append(StreamEvent("score", *times, score, self.threshold))
             self._decide(start, end, score, events)
             if self.drift is not None and not self.in_alarm:
                 self._tell_drift(score, features, start, end, events)
@@ -442,20 +442,20 @@ class StreamingScorer:
         table = pd.DataFrame({"audio": [wave]} | {k: [v] for k, v in self._labels.items()})
         system = System(self.pipeline)
         features = system.transform(table)
-        if self.offset is None:
-            (score,), (self.offset,), _ = system.score_and_threshold(features)
-            self.offset = float(self.offset)
+        if self.threshold is None:
+            (score,), (self.threshold,), _ = system.score_and_threshold(features)
+            self.threshold = float(self.threshold)
         else:
             (score,), _ = system.score(features)
         return float(score), features
 
     def _decide(self, start, end, score, events):
         since = self._alarm.since
-        change = self._alarm.push(start, score - self.offset)
+        change = self._alarm.push(start, score - self.threshold)
         if change is not None:
             begin = self._alarm.since if change == "alarm" else since
             times = self._time(begin), self._time(end)
-            events.append(StreamEvent(change, *times, score, self.offset))
+            events.append(StreamEvent(change, *times, score, self.threshold))
 
     def _tell_drift(self, score, features, start, end, events):
         if self._compared_from is None:

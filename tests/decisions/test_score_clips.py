@@ -96,7 +96,7 @@ def test_unseen_groups():
         score_clips(GroupedDetector(knn(), by="section").fit(labelled(X)), new)
     system = GroupedDetector(knn(), by="section", unseen="pool").fit(labelled(X))
     assert set(check(system, new)["threshold"]) == {system.pooled_offset_}
-    set_threshold(system, offset=-0.1)
+    set_threshold(system, threshold=-0.1)
     assert set(check(system, new)["threshold"]) == {-0.1}
 
 

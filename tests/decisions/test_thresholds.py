@@ -96,12 +96,12 @@ def test_given_thresholds():
     clips = table(100, 3).assign(machine="fan")
     detector = GroupedDetector(MahalanobisDetector(), by=["machine", "section"]).fit(clips)
     kept = detector.offsets_["fan", "00"]
-    set_threshold(detector, offset={("fan", "01"): -7.0})
+    set_threshold(detector, threshold={("fan", "01"): -7.0})
     assert detector.offsets_ == {("fan", "00"): kept, ("fan", "01"): -7.0}
-    set_threshold(detector, offset=-1.5)
+    set_threshold(detector, threshold=-1.5)
     assert set(detector.offsets_.values()) == {-1.5}
     with pytest.raises(ValueError, match=r"groups \['03'\], expected some of"):
-        set_threshold(detector, offset={"03": 0.0})
+        set_threshold(detector, threshold={"03": 0.0})
 
 
 def test_every_kind_of_detector_follows():
@@ -142,23 +142,23 @@ def test_refusals():
     with pytest.raises(ValueError, match="found 0 of them"):
         set_threshold(detector)
     with pytest.raises(ValueError, match="found 2 of them"):
-        set_threshold(detector, contamination=0.1, offset=0.0)
+        set_threshold(detector, contamination=0.1, threshold=0.0)
     with pytest.raises(ValueError, match="clips_per_day goes with"):
         set_threshold(detector, false_alarms_per_day=1)
     with pytest.raises(ValueError, match="more than half"):
         set_threshold(detector, false_alarms_per_day=6, clips_per_day=10)
     with pytest.raises(ValueError, match="200 training scores.*at least 999.*gamma"):
         set_threshold(detector, false_alarms_per_day=1, clips_per_day=1000)
-    with pytest.raises(ValueError, match="'offset' parameter of set_threshold"):
-        set_threshold(detector, offset=np.nan)
+    with pytest.raises(ValueError, match="'threshold' parameter of set_threshold"):
+        set_threshold(detector, threshold=np.nan)
     with pytest.raises(ValueError, match="one threshold for all clips"):
-        set_threshold(detector, offset={"00": -1.0})
+        set_threshold(detector, threshold={"00": -1.0})
     grouped = GroupedDetector(MahalanobisDetector()).fit(table(40, 1))
     for value in (np.inf, "-1"):
         with pytest.raises(ValueError, match="of the group '00' is .*, no finite number"):
-            set_threshold(grouped, offset={"00": value})
+            set_threshold(grouped, threshold={"00": value})
     with pytest.raises(TypeError, match="OneClassSVM decides without its offset_"):
-        set_threshold(OneClassSVM().fit(X), offset=0.0)
+        set_threshold(OneClassSVM().fit(X), threshold=0.0)
 
 
 def test_interval_is_that_of_the_beta_distribution():

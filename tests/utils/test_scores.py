@@ -233,7 +233,7 @@ def test_streams_and_drift():
             return np.full(len(X), np.nan)
 
     pipeline = make_pipeline(LogMel(n_mels=16), TimePooling(), Nothing())
-    scorer = StreamingScorer(pipeline.fit(train), 1.0, sr=16000, offset=0.0)
+    scorer = StreamingScorer(pipeline.fit(train), 1.0, sr=16000, threshold=0.0)
     with pytest.raises(ValueError, match="Nothing gives NaN as the score of 1 of 1 clips"):
         scorer.feed(np.concatenate(train["audio"].tolist()))
     for bad, word in ((np.nan, "NaN"), (np.inf, r"\+inf")):
@@ -405,7 +405,7 @@ def test_streams_raise_the_alarm_with_a_drift_monitor():
     sound[20 * sr :] += 0.5 * np.sin(np.arange(20 * sr))
     known = pipeline.score_samples(pd.DataFrame({"audio": [noise(1) for _ in range(50)]}))
     drift = DriftMonitor(known, n_recent=10)
-    scorer = StreamingScorer(pipeline, 1.0, sr=sr, offset=-200.0, drift=drift)
+    scorer = StreamingScorer(pipeline, 1.0, sr=sr, threshold=-200.0, drift=drift)
     events = [e for i in range(40) for e in scorer.feed(sound[i * sr : (i + 1) * sr])]
     alarms = [(e.type, e.start, e.score) for e in events if e.type == "alarm"]
     assert alarms == [("alarm", 20.0, -np.inf)]

@@ -337,7 +337,7 @@ def test_section_of_the_machine():
         TimePooling(),
         GroupedDetector(MahalanobisDetector(), by=["machine", "section"]),
     ).fit(clips)
-    set_threshold(grouped, offset={("fan", "00"): -3.0, ("fan", "01"): -4.0})
+    set_threshold(grouped, threshold={("fan", "00"): -3.0, ("fan", "01"): -4.0})
     sound = hum(1.2, rng)
     for section, threshold in (("00", -3.0), ("01", -4.0)):
         scorer = StreamingScorer(grouped, 1.0, sr=SR, machine="fan", section=section)
@@ -369,7 +369,7 @@ def test_a_score_that_is_no_number_is_no_normal_window():
 def test_drift_is_told(pipeline):
     rng = np.random.default_rng(11)
     monitor = DriftMonitor(pipeline[-1].training_scores_, n_recent=20, patience=2)
-    scorer = StreamingScorer(pipeline, 1.0, sr=SR, offset=-1e9, drift=monitor)
+    scorer = StreamingScorer(pipeline, 1.0, sr=SR, threshold=-1e9, drift=monitor)
     assert of_type(scorer.feed(hum(41, rng)), "drift") == []
     events = of_type(scorer.feed(1.05 * hum(60, rng) + 0.005 * rng.normal(size=60 * SR)), "drift")
     assert [e.due for e in events[:2]] == [False, True]
@@ -386,7 +386,7 @@ def test_refusals(pipeline):
         ({"window": 1.0, "k_of_n": (0, 3)}, "1 <= k <= n"),
         ({"window": 1.0, "k_of_n": (1.5, 3)}, "two integers"),
         ({"window": 1.0, "k_of_n": ("a", 3)}, "two integers"),
-        ({"window": 1.0, "offset": np.nan}, "'offset'"),
+        ({"window": 1.0, "threshold": np.nan}, "'threshold'"),
         ({"window": 1.0, "silence": np.nan}, "'silence'"),
         ({"window": 1.0, "silence": "none"}, "'silence'"),
         ({"window": 1.0, "clipping": 0.0}, "'clipping'"),

@@ -148,7 +148,9 @@ def _checked(threshold, by_group):
         raise ValueError("threshold is a dict, but the detector has one threshold for all clips.")
     unknown = [group for group in threshold if group not in by_group]
     if unknown:
-        raise ValueError(f"threshold names the groups {unknown}, expected some of {list(by_group)}.")
+        raise ValueError(
+            f"threshold names the groups {unknown}, expected some of {list(by_group)}."
+        )
     for group, value in threshold.items():
         if not (isinstance(value, Real) and math.isfinite(value)):
             raise ValueError(f"threshold of the group {group!r} is {value!r}, no finite number.")

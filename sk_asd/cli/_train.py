@@ -18,10 +18,9 @@ from sk_asd.cli._common import (
     positive_int,
 )
 from sk_asd.cli._models import TRUST, check_model, networks, save_model
-from sk_asd.systems._registry import BUILDERS, ENSEMBLES, SINGLE
+from sk_asd.systems._registry import BUILDERS, DETECTORS, ENSEMBLES, SINGLE
 
 _STATISTICS = ("mean", "std", "max", "gwrp")
-_DETECTORS = ("knn", "lof", "cosine", "mahalanobis", "gmm")
 # What an option sets: an argument of the system's builder, by the first of these names that it has,
 # or a parameter of the feature extractor or of networks. It applies to the systems that have it.
 _ARGUMENTS = {
@@ -75,7 +74,7 @@ def add_parser(commands):
 
 def add_system_options(parser):
     """Add the options of the systems."""
-    parser.add_argument("--detector", choices=_DETECTORS, help="outlier detector")
+    parser.add_argument("--detector", choices=tuple(DETECTORS), help="outlier detector")
     parser.add_argument(
         "--over",
         metavar="COL",

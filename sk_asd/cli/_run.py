@@ -92,8 +92,7 @@ def add_parser(commands):
         help="show the N most abnormal recordings of every machine in the report, with pictures "
         "and sound (default: 5)",
     )
-    add_system_options(parser)
-    parser.set_defaults(seed=0)
+    add_system_options(parser, seed=0)
 
 
 def run(args):

@@ -18,10 +18,9 @@ from sk_asd.cli._common import (
     positive_int,
 )
 from sk_asd.cli._models import TRUST, check_model, networks, save_model
-from sk_asd.systems._registry import BUILDERS, ENSEMBLES, SINGLE
+from sk_asd.systems._registry import BUILDERS, DETECTORS, ENSEMBLES, SINGLE
 
 _STATISTICS = ("mean", "std", "max", "gwrp")
-_DETECTORS = ("knn", "lof", "cosine", "mahalanobis", "gmm")
 # What an option sets: an argument of the system's builder, by the first of these names that it has,
 # or a parameter of the feature extractor or of networks. It applies to the systems that have it.
 _ARGUMENTS = {
@@ -73,33 +72,55 @@ def add_parser(commands):
     add_system_options(parser)
 
 
-def add_system_options(parser):
-    """Add the options of the systems."""
-    parser.add_argument("--detector", choices=_DETECTORS, help="outlier detector")
+def add_system_options(parser, seed=None):
+    """Add the options of the systems; `seed` is the default of that option."""
+    parser.add_argument(
+        "--detector",
+        choices=tuple(DETECTORS),
+        help="outlier detector (default: mahalanobis; for sc-wav2vec the report's of the machine, "
+        "else knn)",
+    )
     parser.add_argument(
         "--over",
         metavar="COL",
         help="one more detector per value of this column, such as domain; the most normal counts",
     )
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=seed,
+        metavar="N",
+        help=f"seed of the random numbers (default: {'none' if seed is None else seed})",
+    )
 
-    features = parser.add_argument_group("features")
+    features = parser.add_argument_group("features", "Defaults are those of the system.")
     features.add_argument(
         "--feature", choices=("logmel", "stft"), help="default: logmel for pooling, else stft"
     )
     features.add_argument("--sr", type=positive_int, metavar="HZ", help="sample rate")
     features.add_argument(
-        "--on-rate", choices=("error", "resample"), help="recordings at another sample rate"
+        "--on-rate",
+        choices=("error", "resample"),
+        help="recordings at another sample rate (default: error)",
     )
     features.add_argument(
         "--duration", type=positive_float, metavar="S", help="seconds (default: the first clip's)"
     )
     features.add_argument(
-        "--on-length", choices=("error", "pad", "crop", "tile"), help="recordings of other length"
+        "--on-length",
+        choices=("error", "pad", "crop", "tile"),
+        help="recordings of other length (default: error)",
     )
-    features.add_argument("--n-fft", type=positive_int, metavar="N")
-    features.add_argument("--hop-length", type=positive_int, metavar="N")
-    features.add_argument("--n-mels", type=positive_int, metavar="N", help="for logmel")
+    features.add_argument("--n-fft", type=positive_int, metavar="N", help="samples of a frame")
+    features.add_argument(
+        "--hop-length",
+        type=positive_int,
+        metavar="N",
+        help="samples from one frame to the next",
+    )
+    features.add_argument(
+        "--n-mels", type=positive_int, metavar="N", help="number of mel bins, for logmel"
+    )
     features.add_argument(
         "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
     )
@@ -136,7 +157,12 @@ def add_system_options(parser):
     sc.add_argument(
         "--mixup", type=not_negative, metavar="A", help="for classifiers: blend windows; 0: do not"
     )
-    sc.add_argument("--epochs", type=positive_int, metavar="N")
+    sc.add_argument(
+        "--epochs",
+        type=positive_int,
+        metavar="N",
+        help="passes over the recordings at most (default: that of the budget)",
+    )
     sc.add_argument(
         "--budget",
         choices=("laptop", "report"),
@@ -148,7 +174,11 @@ def add_system_options(parser):
         metavar="FILE",
         help="pre-trained model for sc-wav2vec (default: small, which comes with the package)",
     )
-    sc.add_argument("--metric", help="score of aegan-ad or ae")
+    sc.add_argument(
+        "--metric",
+        help="score of aegan-ad (default: input_l2_mean), or of ae: mse (default), mahalanobis or "
+        "mahalanobis_of_mean",
+    )
 
 
 def statistics(text):

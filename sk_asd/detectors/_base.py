@@ -21,8 +21,13 @@ class BaseDetector(DecisionMixin, BaseEstimator):
     """Base of the detectors.
 
     A subclass writes ``_fit(X)``, which learns and returns the scores of the training clips, and
-    ``_score(X)``, which returns those of new ones; both high = normal. It may set
-    ``_min_clips``, the fewest training clips it can work with.
+    ``_score(X)``, which returns those of new ones; both high = normal. `X` is checked by then:
+    float64, of shape (n_clips, n_features), finite, and in ``_fit`` not constant. ``_state`` names
+    the attributes that ``_fit`` sets, which is what :func:`~sk_asd.save` writes. Parameters other
+    than `contamination` and `threshold` are added to ``_parameter_constraints``. ``_min_clips`` is
+    the fewest training clips it can work with, ``_takes`` what it is given in a Pipeline. A
+    detector that keeps its training clips, and so learns further ones, derives from
+    ``BankDetector``.
 
     A fitted detector also says what only it knows, where it can. Without one of these methods
     the export refuses it, and explanations fall back on what does for any detector.

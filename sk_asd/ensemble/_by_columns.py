@@ -101,7 +101,8 @@ class ByColumns:
             hint = f"No column {columns} among the labels of the {type(X).__name__}"
             lost = "" if is_labelled(X) or is_clip_table(X) else _LOST
             if not reset and self._labelled:
-                raise ValueError(f"{hint}, but the detector was fitted with it.{lost}")
+                todo = lost or " Give a clip table that has it; names of files alone do not tell."
+                raise ValueError(f"{hint}, but the detector was fitted with it.{todo}")
             if reset:
                 warnings.warn(
                     f"{hint}: all clips make one group.{lost}", UserWarning, stacklevel=stacklevel

@@ -170,7 +170,8 @@ def _layer(part, where, flow):
     if not hasattr(part, "_exported"):
         reason = "it has no layer of a graph; the notes of export_onnx list the parts that have."
         raise _refusal(where, part, reason)
-    _expect(flow, part._takes, part, where)
+    # A detector that derives from nothing here takes what those of scikit-learn do.
+    _expect(flow, getattr(part, "_takes", "vectors"), part, where)
     try:
         return part._exported(*[flow.n_frames] if flow.kind == "spectrograms" else [])
     except ValueError as error:

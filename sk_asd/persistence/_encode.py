@@ -198,7 +198,8 @@ class Encoder:
         if rest:
             rest -= vars(cls(**params)).keys()  # set by the constructor
         if rest:
-            raise _refusal(path, value, f"has {sorted(rest)}, which are none of its attributes")
+            reason = f"has {sorted(rest)}, which its class does not name in `_state`"
+            raise _refusal(path, value, reason)
         return state
 
     def _array(self, value, path):

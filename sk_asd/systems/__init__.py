@@ -20,20 +20,7 @@ _WHERE = {
     "report_results": "_report_results",
 }
 
-__all__ = [
-    "REPORT_RESULTS",
-    "make_aegan_ad",
-    "make_baseline",
-    "make_imdn",
-    "make_mhcr",
-    "make_pooling",
-    "make_sc",
-    "make_sc_wav2vec",
-    "make_submission",
-    "make_system",
-    "make_wsp_nfcdee",
-    "report_results",
-]
+__all__ = [*_WHERE]
 
 
 def __getattr__(name):

@@ -2,24 +2,13 @@
 
 from sklearn.pipeline import Pipeline
 
-from sk_asd.detectors import (
-    CosineDetector,
-    GaussianMixtureDetector,
-    KNNDetector,
-    LOFDetector,
-    MahalanobisDetector,
-)
+from sk_asd import detectors
 from sk_asd.ensemble import GroupedDetector
+from sk_asd.systems import _registry
 from sk_asd.systems._tables import MACHINES
 
 BUDGETS = ("laptop", "report")
-DETECTORS = {
-    "knn": KNNDetector,
-    "lof": LOFDetector,
-    "cosine": CosineDetector,
-    "mahalanobis": MahalanobisDetector,
-    "gmm": GaussianMixtureDetector,
-}
+DETECTORS = {name: getattr(detectors, cls) for name, cls in _registry.DETECTORS.items()}
 FEATURES = ("logmel", "stft")
 
 

@@ -100,6 +100,14 @@ ENSEMBLES = {
     ),
 }
 BUILDERS = SINGLE | ENSEMBLES
+# Outlier detectors by name: classes of sk_asd.detectors.
+DETECTORS = {
+    "knn": "KNNDetector",
+    "lof": "LOFDetector",
+    "cosine": "CosineDetector",
+    "mahalanobis": "MahalanobisDetector",
+    "gmm": "GaussianMixtureDetector",
+}
 
 
 def make_system(name, machine=None, **options):

@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.pipeline import make_pipeline
 from torch import nn
 
@@ -53,6 +54,26 @@ class VarianceLayer(nn.Module):
 
     def forward(self, x):
         return -((x - self.mean).square() / self.variance).sum(dim=1)
+
+
+class PlainDetector(OutlierMixin, BaseEstimator):
+    """The same without anything of the package."""
+
+    def fit(self, X, y=None):
+        self.detector_ = VarianceDetector().fit(X)
+        return self
+
+    def score_samples(self, X):
+        return self.detector_.score_samples(X)
+
+    def decision_function(self, X):
+        return self.detector_.decision_function(X)
+
+    def predict(self, X):
+        return self.detector_.predict(X)
+
+    def _exported(self):
+        return self.detector_._exported()
 
 
 class FrameDetector(VarianceDetector):
@@ -150,6 +171,11 @@ def test_of_vectors(train, test, tmp_path):
         assert found["distance"].iloc[row] == pytest.approx(distances.min())
     kept = nearest_normal(system, test)  # of the clips that the detector has kept
     assert train.index[kept["index"]].tolist() == found["index"].tolist()
+
+
+def test_of_another_library(train, test, tmp_path):
+    system = fit(train, TimePooling(), PlainDetector())
+    assert export_onnx(system, tmp_path / "own.onnx", clips=test).n_clips == len(test)
 
 
 def test_of_features(train, test, tmp_path):

@@ -148,6 +148,8 @@ def test_lost_labels_are_never_silent(X):
         fitted = GroupedDetector(by="section").fit(X)
         with pytest.raises(ValueError, match=r"No column .* was fitted with it.* in .*KeepLabels"):
             fitted.score_samples(X.values)
+        with pytest.raises(ValueError, match=r"was fitted with it\. Give a clip table that has it"):
+            fitted.score_samples(X.drop_vars("section"))
 
 
 def test_missing_label(X):

@@ -493,7 +493,9 @@ def test_networks_as_instances(path):
 def test_attributes_that_are_none_of_the_class(path):
     detector = KNNDetector().fit(np.random.default_rng(0).normal(size=(9, 3)))
     detector.extra_ = 1
-    with pytest.raises(ValueError, match=r"KNNDetector has \['extra_'\], which are none of its"):
+    with pytest.raises(
+        ValueError, match=r"KNNDetector has \['extra_'\], which its class does not name in `_state`"
+    ):
         sk_asd.save(detector, path)
 
 

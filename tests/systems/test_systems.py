@@ -10,6 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
 
+from sk_asd import systems
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.features import STFT, LogMel
@@ -24,8 +25,10 @@ from sk_asd.systems import (
     make_pooling,
     make_sc,
     make_sc_wav2vec,
+    make_system,
     make_wsp_nfcdee,
 )
+from sk_asd.systems._registry import BUILDERS, SINGLE
 
 SOUNDS = {"n_train": 12, "n_test": 6, "duration": 2.0, "random_state": 0}
 
@@ -283,6 +286,20 @@ def test_systems_with_a_network_per_machine(system, tmp_path):
     loaded = joblib.load(tmp_path / "model.joblib")
     np.testing.assert_array_equal(loaded.score_samples(clips), scores)
     np.testing.assert_allclose(fitted.score_samples(clips[5:6]), scores[5:6], rtol=1e-9)
+
+
+def test_all_builders_have_a_name():
+    builders = {name for name in systems.__all__ if name.startswith("make_")}
+    assert {builder.function for builder in BUILDERS.values()} == builders - {"make_system"}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_what_the_command_line_sets_is_there(name):
+    system = make_system(name)
+    name, feature = system.steps[0]
+    assert name == "feature"
+    wanted = {"sr", "duration", "on_length", "on_rate", "cache_dir", "n_jobs"}
+    assert wanted <= set(feature.get_params())
 
 
 def test_unknown_choices():

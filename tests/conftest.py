@@ -8,11 +8,17 @@ import pytest
 
 from sk_asd.datasets._audio import write_audio
 
-# Checks of scikit-learn that train a network for long.
+# Common checks that train large networks, or for long; other networks stand for them.
 DEAR = (
-    ("MobileNetV2Detector", "check_outliers"),
     ("test_scikit_learn", "Cnn6Classifier"),
+    ("test_own", "Cnn6Classifier"),
+    ("test_scikit_learn", "MobileNetV2Detector"),
+    ("test_own", "MobileNetV2Detector"),
+    ("test_scikit_learn", "SectionEmbedder"),
     ("test_scikit_learn", "MultiHeadEmbedder"),
+    ("test_output_of_transformers", "MultiHeadEmbedder"),
+    ("check_outliers", "AEGANDetector"),
+    ("check_outliers", "WSPFlowDetector"),
 )
 
 

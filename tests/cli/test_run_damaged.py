@@ -179,15 +179,15 @@ def wait_for_the_end_of(group):
 KILLS = int(os.environ.get("SK_ASD_KILLS", "20"))
 
 
-@pytest.mark.parametrize("n_kills", [3, pytest.param(KILLS, marks=pytest.mark.slow)])
-def test_killed_at_random_moments(dev, finished, tmp_path, n_kills):
+@pytest.mark.slow
+def test_killed_at_random_moments(dev, finished, tmp_path):
     """SIGKILL, a third each within writes, at any time, and at any time with two workers.
 
     A folder is killed a few times and then finished.
     """
     rng = random.Random(0)
     kills, left_over, runs = [], 0, 0
-    while len(kills) < n_kills:
+    while len(kills) < KILLS:
         protocol = "AB"[runs % 2]
         out = tmp_path / f"run{runs}"
         argv = ["run", dev, *(ORACLE if protocol == "A" else POOLING), "--out", out, "--quiet"]

@@ -37,6 +37,7 @@ def test_counted_by_hand(line):
 
 
 @pytest.mark.parametrize("detector", [KNN, MahalanobisDetector()], ids=["knn", "mahalanobis"])
+@pytest.mark.slow
 def test_uniform_for_exchangeable_normals(detector):
     """2,000 clips, each with training clips of its own, as the guarantee has it."""
     rng = np.random.default_rng(7)

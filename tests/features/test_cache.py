@@ -248,6 +248,7 @@ def test_a_full_disk_is_named(clips, tmp_path, monkeypatch):
     assert files_in(tmp_path / "cache") == []
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(clips, tmp_path):
     code = """
 import sys, pathlib

@@ -119,6 +119,7 @@ def conditional(x, mean, covariance):
     return joint - multivariate_normal(mean[2:], covariance[2:, 2:]).logpdf(x[:, 2:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flow", FLOWS)
 def test_recovers_a_conditional_gaussian(flow):
     x, mean, covariance = planted(14000)

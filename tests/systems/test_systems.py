@@ -105,6 +105,7 @@ def test_grid_search_over_a_detector(clips, n_jobs):
     assert dcase_score(test, best.score_samples(test)) == pytest.approx(search.best_score_)
 
 
+@pytest.mark.slow
 def test_grid_search_over_an_embedder(clips):
     search = GridSearchCV(
         sc(),

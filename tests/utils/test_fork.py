@@ -105,7 +105,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 }
 
 
-QUICK = ("scores", "pool", "scikit-learn")
+QUICK = ("scores",)
 
 
 @pytest.mark.parametrize(

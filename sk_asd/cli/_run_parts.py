@@ -4,7 +4,15 @@ import contextlib
 
 from sk_asd.cli._common import plain_warnings, relative_paths
 from sk_asd.cli._models import load_model, networks, save_model
-from sk_asd.cli._train import argument_of, build, check_options, fit, sections_of, set_feature
+from sk_asd.cli._train import (
+    argument_of,
+    arguments_of,
+    build,
+    check_options,
+    fit,
+    sections_of,
+    set_feature,
+)
 from sk_asd.systems._registry import ENSEMBLES
 
 # What can be chosen without training anew, as the report did.
@@ -77,9 +85,7 @@ def make_parts(system, options, machine):
 
     if system not in ENSEMBLES:
         return None, {system: build(system, options, machine)}
-    given = {argument_of(option, system): value for option, value in options.items()}
-    given.pop(None, None)
-    whole = make_system(system, machine, verbose=1, **given)
+    whole = make_system(system, machine, verbose=1, **arguments_of(options, system))
     parts = {}
     for name, member in whole.estimators:
         if hasattr(member, "domain_classifier"):

@@ -257,17 +257,15 @@ def check_options(system, options):
     """
     feature = {"feature": options["feature"]} if "feature" in options else {}
     for option in options:
-        if not _applies(option, system, **feature):
-            known = [name for name in SINGLE if _applies(option, name, feature="logmel")]
-            if system in ENSEMBLES:
-                name = option.replace("_", "-")
-                raise ValueError(f"--{name} applies to other systems, not to {system}.")
-            if system in known:
-                raise ValueError("--n-mels applies to --feature logmel, not to stft.")
-            raise ValueError(
-                f"--{option.replace('_', '-')} applies to --system {', '.join(known)}, "
-                f"not to {system}."
-            )
+        if _applies(option, system, **feature):
+            continue
+        name = option.replace("_", "-")
+        if system in ENSEMBLES:
+            raise ValueError(f"--{name} applies to other systems, not to {system}.")
+        known = [other for other in SINGLE if _applies(option, other, feature="logmel")]
+        if system in known:
+            raise ValueError("--n-mels applies to --feature logmel, not to stft.")
+        raise ValueError(f"--{name} applies to --system {', '.join(known)}, not to {system}.")
     if "r" in options and "gwrp" not in options.get("pooling", ("gwrp",)):
         raise ValueError(f"--r applies to --pooling gwrp, not to {'+'.join(options['pooling'])}.")
 
@@ -276,6 +274,12 @@ def argument_of(option, system):
     """Argument of a system's builder that an option sets, or None."""
     arguments = BUILDERS[system].arguments
     return next((name for name in _ARGUMENTS.get(option, ()) if name in arguments), None)
+
+
+def arguments_of(options, system):
+    """Arguments of a system's builder that are set by options, and their values."""
+    found = {argument_of(option, system): value for option, value in options.items()}
+    return {name: value for name, value in found.items() if name is not None}
 
 
 def _applies(option, system, **feature):
@@ -340,8 +344,7 @@ def build(system, options, machine=None):
     from sk_asd.systems import make_system
 
     check_device(options.get("device", "auto"))
-    given = {argument_of(option, system): value for option, value in options.items()}
-    given.pop(None, None)
+    given = arguments_of(options, system)
     target = given.get("target", ())
     if len(target) == 1:
         (given["target"],) = target

@@ -155,8 +155,7 @@ class KNNDetector(BankDetector):
 
         def smallest(distances, start):
             density = densities(np.arange(start, start + len(distances)))
-            guard = _LEAST_DENSITY * np.nanmean(density, axis=-1, keepdims=True)
-            ratios = distances / np.maximum(density + guard, np.finfo(float).tiny)
+            ratios = distances / _guarded(density)
             # NaN goes to the end.
             return np.sort(ratios, axis=1)[:, : self.n_neighbors]
 
@@ -196,6 +195,12 @@ class KNNDetector(BankDetector):
         return _KNNLayer(self)
 
 
+def _guarded(density):
+    """Densities that can be divided by, where copies of clips have made them 0."""
+    guard = _LEAST_DENSITY * np.nanmean(density, axis=-1, keepdims=True)
+    return np.maximum(density + guard, np.finfo(float).tiny)
+
+
 class _KNNLayer(nn.Module):
     def __init__(self, detector):
         super().__init__()
@@ -203,10 +208,7 @@ class _KNNLayer(nn.Module):
         self.mean = detector.aggregation == "mean"
         self.distances = MemoryLayer(detector._searched(), detector.metric, detector.center_)
         density = detector.density_
-        if density is not None:
-            least = _LEAST_DENSITY * np.mean(density)
-            density = double(np.maximum(density + least, np.finfo(float).tiny))
-        self.register_buffer("density", density)
+        self.register_buffer("density", None if density is None else double(_guarded(density)))
 
     def forward(self, x):
         distances = self.distances(x)

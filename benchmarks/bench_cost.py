@@ -24,7 +24,6 @@ import torch
 from bench_classification import write
 from bench_quality import markdown
 
-from sk_asd.cli._models import networks
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.systems import (
     make_aegan_ad,
@@ -35,6 +34,7 @@ from sk_asd.systems import (
     make_sc_wav2vec,
     make_wsp_nfcdee,
 )
+from sk_asd.utils._system import networks
 from sk_asd.utils._windows import window_starts
 
 RESULTS = Path(__file__).parent / "results" / "cost.md"

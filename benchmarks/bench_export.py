@@ -27,11 +27,11 @@ import torch
 from sklearn.pipeline import Pipeline
 
 from sk_asd import export_onnx
-from sk_asd.cli import _keep_freed_memory
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.datasets._audio import read_audio
 from sk_asd.features import LogMel
 from sk_asd.systems import make_pooling, make_sc
+from sk_asd.utils._freed_memory import keep_freed_memory
 
 RESULTS = Path(__file__).parent / "results" / "export.md"
 BATCHES = (1, 8)
@@ -154,7 +154,7 @@ def main():
     parser.add_argument("--data", type=Path, default=Path(default), metavar="FOLDER")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    _keep_freed_memory()
+    keep_freed_memory()
     sounds = make_machine_sounds(
         ("fan", "valve"),
         n_train=8 if args.smoke else 16,

@@ -35,6 +35,7 @@ import bench_densities
 import joblib
 import numpy as np
 import torch
+from _known import KnownDomains, KnownScores, target_probability
 from bench_classification import CHOSEN, RESULTS, averages, write
 from bench_quality import (
     BY,
@@ -50,8 +51,6 @@ from bench_quality import (
 )
 from sklearn.base import clone
 
-from sk_asd.cli._run_known import KnownDomains, KnownScores
-from sk_asd.cli._run_parts import measure_domains
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.ensemble import ScoreEnsemble, ScoreEnsembleCV, simplex_grid
 from sk_asd.ensemble._grid_metrics import GridMetric, metric_of
@@ -94,9 +93,8 @@ def domains(clips, seed, smoke):
     part.fit(clips[train])
     seconds = time.process_time() - start
     target = np.empty(len(clips))
-    target[np.r_[np.flatnonzero(train), np.flatnonzero(~train)]] = measure_domains(
-        part, clips[~train]
-    )["target"]
+    rows = np.r_[np.flatnonzero(train), np.flatnonzero(~train)]
+    target[rows] = target_probability(part, clips[~train])
     return Line("domain classifier", target, seconds)
 
 

@@ -15,6 +15,7 @@ _SUBPACKAGES = (
     "domains",
     "embedders",
     "ensemble",
+    "evaluation",
     "export",
     "features",
     "inspection",

@@ -29,6 +29,7 @@ LEVELS = [
     {"domains"},
     {"systems", "decisions"},
     {"inspection", "watching", "persistence", "export"},
+    {"evaluation"},
     {"cli"},
 ]
 

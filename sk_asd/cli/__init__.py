@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import ctypes
 import os
 import sys
 
@@ -20,6 +19,7 @@ from sk_asd.cli import (
     _watch,
 )
 from sk_asd.cli._common import one_line, plain_warnings
+from sk_asd.utils._freed_memory import keep_freed_memory
 
 __all__ = ["main"]
 
@@ -55,17 +55,6 @@ def _parser():
     return parser
 
 
-def _keep_freed_memory():
-    """Let glibc keep large blocks for the next layer; handing them back costs page faults.
-
-    With spectrograms of many bins they take up to 40 % of a training step on a CPU.
-    """
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
-            mallopt(parameter, 2**30)
-
-
 def main(argv=None):
     """Run the command line.
 
@@ -89,7 +78,7 @@ def main(argv=None):
     # Threads that spin while they wait make training many times slower beside other busy programs.
     # Read once, when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         with plain_warnings():
             status = args.run(args)

@@ -3,17 +3,16 @@
 import argparse
 
 from sk_asd.cli._common import (
-    Progress,
     add_command,
     add_machine,
     add_n_jobs,
     check_output,
-    inventory,
     load_table,
 )
-from sk_asd.cli._models import TRUST, add_trust, extractors, load_model, networks, save_model
+from sk_asd.cli._models import TRUST, add_trust, load_model, save_model
 from sk_asd.cli._score import configure
-from sk_asd.cli._train import sections_of
+from sk_asd.utils._clip_tables import inventory, sections_of
+from sk_asd.utils._progress import Progress
 
 _DESCRIPTION = f"""\
 Let a trained model learn the recordings of a folder, all of them normal: ten of a new speed, of a
@@ -71,6 +70,8 @@ def group(text):
 
 def run(args):
     """Run the command."""
+    from sk_asd.utils._system import extractors, networks
+
     check_output(args.out)
     progress = Progress(args.quiet)
     progress(f"loading {args.model}")

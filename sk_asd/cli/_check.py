@@ -4,14 +4,14 @@ import os
 import warnings
 
 from sk_asd.cli._common import (
-    Progress,
     add_command,
     add_n_jobs,
     format_table,
-    inventory,
     load_table,
     positive_int,
 )
+from sk_asd.utils._clip_tables import inventory
+from sk_asd.utils._progress import Progress
 
 _DESCRIPTION = """\
 Read every recording of a folder and list what would spoil a training: unreadable or truncated

@@ -7,17 +7,12 @@ import argparse
 import contextlib
 import io
 import math
-import os
-import re
 import sys
-import time
 import warnings
 from pathlib import Path
 
+from sk_asd.utils._clip_tables import names
 from sk_asd.utils._text import composed, printable
-
-N_SHOWN = 5  # names listed in an error message
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def add_command(commands, name, run, summary, description=None):
@@ -109,48 +104,6 @@ def _names_printed():
         yield
     finally:
         stdout.reconfigure(errors=errors)
-
-
-class Progress:
-    """Lines about the running work on stderr, or nothing when quiet."""
-
-    def __init__(self, quiet=False):
-        self.quiet = quiet
-        self._start = time.perf_counter()
-
-    @property
-    def seconds(self):
-        """Seconds since the start."""
-        return time.perf_counter() - self._start
-
-    def __call__(self, text):
-        """Print a line with the seconds since the start."""
-        if not self.quiet:
-            print(f"[{self.seconds:4.0f} s] {printable(text)}", file=sys.stderr, flush=True)
-
-    @property
-    def bars(self):
-        """Whether there is a terminal to show progress bars on."""
-        return not self.quiet and sys.stderr.isatty()
-
-    def bar(self, total, unit):
-        """Progress bar, a context manager; advance it by ``bar.update``."""
-        from tqdm import tqdm
-
-        return tqdm(total=total, unit=unit, disable=not self.bars, file=sys.stderr, leave=False)
-
-    @property
-    def stream(self):
-        """Where others may print what they do: stderr, in a file without colours."""
-        return sys.stderr if sys.stderr.isatty() else _Colourless()
-
-
-class _Colourless(io.TextIOBase):
-    def write(self, text):
-        return sys.stderr.write(_COLOUR.sub("", text))
-
-    def flush(self):
-        sys.stderr.flush()
 
 
 def check_output(path, option="--out"):
@@ -254,34 +207,6 @@ def keep_machines(clips, machines, root):
             f"--machine {' '.join(unknown)}: not in {root}; found {', '.join(found) or 'none'}."
         )
     return clips[clips["machine"].isin(machines)]
-
-
-def names(column):
-    """Sorted values of a text column, without the missing ones."""
-    return sorted(column.dropna().unique())
-
-
-def listed(items, shown=N_SHOWN):
-    """Some names for a message: ``a, b, ... (7 in all)``."""
-    items = list(items)
-    text = ", ".join(map(str, items[:shown]))
-    return text if len(items) <= shown else f"{text}, ... ({len(items)} in all)"
-
-
-def relative_paths(clips, root):
-    """Paths of the clips relative to the folder, with ``/`` on every system."""
-    return [Path(os.path.relpath(path, root)).as_posix() for path in clips["path"]]
-
-
-def inventory(clips):
-    """One line on what a table holds: ``200 clips, 2 machines, 3 sections``."""
-    sections = clips[["machine", "section"]].drop_duplicates()
-    parts = [
-        (len(clips), "clip"),
-        (clips["machine"].nunique(), "machine"),
-        (len(sections.dropna(how="all")), "section"),
-    ]
-    return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in parts if n)
 
 
 def format_table(columns, rows):

@@ -1,17 +1,13 @@
 """``sk-asd demo``: the whole way on synthetic machines."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
 
-from sk_asd.cli._common import (
-    Progress,
-    add_command,
-    add_n_jobs,
-    check_report,
-    inventory,
-    load_table,
-)
+from sk_asd.cli._common import add_command, add_n_jobs, check_report, load_table
+from sk_asd.utils._clip_tables import inventory
+from sk_asd.utils._progress import Progress
 
 _MARK = "demo.json"
 _MACHINES = ("ToyCar", "ToyTrain", "bearing", "fan", "gearbox", "slider", "valve")
@@ -34,10 +30,9 @@ _DESCRIPTION = """\
 Make sounds of synthetic machines, check them, train two systems on the normal ones, score the test
 recordings, and evaluate the scores. Everything is kept in one folder:
 
-  data/                 recordings under the file names of DCASE 2022 Task 2
-  model_SYSTEM.skasd   trained systems, as `sk-asd train` writes them
-  scores_SYSTEM.csv     scores, as `sk-asd score` writes them
-  report.html           tables, histograms and ROC curves, for a browser"""
+  data/        recordings under the file names of DCASE 2022 Task 2
+  run/         models, scores and figures, as `sk-asd run` writes them
+  report.html  tables, histograms and ROC curves, for a browser"""
 
 
 def add_parser(commands):
@@ -79,7 +74,8 @@ def prepare(out):
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if (out / _MARK).is_file():
-        shutil.rmtree(out / "data", ignore_errors=True)
+        for name in ("data", "run"):
+            shutil.rmtree(out / name, ignore_errors=True)
     elif any(out.iterdir()):
         raise ValueError(f"--out {out}: the folder is not empty. Choose another one.")
     return out
@@ -105,13 +101,10 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
     systems : dict of str to dict
         Systems to train, and their options.
     """
-    from sk_asd.cli._evaluate import percent
-    from sk_asd.cli._models import save_model
-    from sk_asd.cli._score import score_table
-    from sk_asd.cli._train import build, fit, sections_of, training_clips
+    from sk_asd.cli._run import tables
+    from sk_asd.cli._train import build
     from sk_asd.datasets import check_clips, make_machine_sounds
-    from sk_asd.datasets._csv import write_table
-    from sk_asd.metrics import dcase_scores
+    from sk_asd.evaluation import evaluate
 
     (out / _MARK).write_text(json.dumps({"machines": machines, "seed": seed}), encoding="utf-8")
     data = out / "data"
@@ -121,50 +114,29 @@ def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
     clips = load_table(data)
     progress(f"checking {inventory(clips)}")
     findings = check_clips(clips, n_jobs=n_jobs)
-    print(f"{inventory(clips)}: {len(findings) or 'no'} findings")
-
-    train = training_clips(clips[clips["split"] == "train"])
-    test = clips[clips["split"] == "test"].reset_index(drop=True)
-    scores, thresholds, tables = {}, {}, {}
-    for name, options in systems.items():
-        progress(f"training {name} on {len(train)} normal clips")
-        options = {**options, "seed": seed, "n_jobs": n_jobs}
-        pipeline = build(name, options)
-        fit(pipeline, train, progress)
-        save_model(
-            out / f"model_{name}.skasd",
-            pipeline,
-            options={"system": name, **options},
-            sections=sections_of(train),
-        )
-        progress(f"scoring {len(test)} test clips with {name}")
-        table = score_table(pipeline, test, data, progress)
-        write_table(table, out / f"scores_{name}.csv")
-        scores[name] = table["score"].to_numpy()
-        thresholds[name] = table["threshold"].to_numpy()
-        tables[name] = percent(dcase_scores(test, scores[name]))
-
-    report = _write_report(out / "report.html", test, scores, thresholds, seed, progress)
-    for name, table in tables.items():
-        print(f"\n{name}: official metrics in percent\n{table}")
-    print(f"\n{report}")
+    print(f"{inventory(clips)}: {len(findings) or 'no'} findings\n")
+    result = evaluate(
+        {
+            name: functools.partial(build, name, {**options, "seed": seed, "n_jobs": n_jobs})
+            for name, options in systems.items()
+        },
+        clips,
+        scope="all",
+        folder=out / "run",
+        root=data,
+        settings={"Random seed": seed},
+        verbose=not progress.quiet,
+    )
+    print("\n\n".join(tables(result)))
+    print(f"\n{_write_report(out / 'report.html', result, progress)}")
 
 
-def _write_report(path, clips, scores, thresholds, seed, progress):
+def _write_report(path, result, progress):
     """Write the report where its libraries are installed; return a line that says so."""
     try:
         check_report(str(path))
     except ImportError as error:
         return f"No report: {error}"
-    from sk_asd.inspection import write_report
-
     progress("writing the report")
-    write_report(
-        path,
-        clips,
-        scores,
-        thresholds=thresholds,
-        title="Demo of sk_asd on synthetic machines",
-        settings={"Random seed": seed},
-    )
+    result.report(path, explain=2, title="Demo of sk_asd on synthetic machines")
     return f"Report: {path}"

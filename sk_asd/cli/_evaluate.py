@@ -6,18 +6,17 @@ import warnings
 from pathlib import Path
 
 from sk_asd.cli._common import (
-    Progress,
     add_command,
     add_machine,
     check_output,
     check_report,
     format_table,
     keep_machines,
-    listed,
     load_table,
-    relative_paths,
 )
-from sk_asd.utils._text import composed
+from sk_asd.utils._clip_tables import relative_paths
+from sk_asd.utils._progress import Progress
+from sk_asd.utils._text import composed, listed
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 

@@ -1,7 +1,8 @@
 """``sk-asd export``: a trained model as an ONNX graph."""
 
-from sk_asd.cli._common import Progress, add_command, check_output, load_table
+from sk_asd.cli._common import add_command, check_output, load_table
 from sk_asd.cli._models import TRUST, add_trust, load_model
+from sk_asd.utils._progress import Progress
 
 N_COMPARED = 50  # recordings
 

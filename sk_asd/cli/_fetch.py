@@ -2,7 +2,9 @@
 
 import contextlib
 
-from sk_asd.cli._common import Progress, add_command, format_table, inventory
+from sk_asd.cli._common import add_command, format_table
+from sk_asd.utils._clip_tables import inventory
+from sk_asd.utils._progress import Progress
 
 _DESCRIPTION = """\
 Download recordings of DCASE Challenge Task 2 from Zenodo, check and unpack them. What is there is

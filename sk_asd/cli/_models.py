@@ -183,35 +183,3 @@ def load_model(path, *, trust=False, trusted=()):
     if found:
         warnings.warn(mismatch(path, found), VersionWarning, stacklevel=2)
     return pipeline, header
-
-
-def extractors(system):
-    """Feature extractors of a system."""
-    from sk_asd.utils._system import parts
-
-    return [part for _, part in parts(system) if {"n_jobs", "cache_dir"} <= _parameters(part)]
-
-
-def networks(system):
-    """Estimators of a system that train a network, fitted or not.
-
-    Parameters
-    ----------
-    system : Pipeline or outlier detector
-        A system.
-
-    Returns
-    -------
-    list of estimator
-        Parts of it, and those that its parts are made by.
-    """
-    from sk_asd.utils._system import parts
-
-    found = []
-    for _, part in parts(system):
-        found += [part, getattr(part, "detector", None), getattr(part, "classifier", None)]
-    return [estimator for estimator in found if {"device", "max_epochs"} <= _parameters(estimator)]
-
-
-def _parameters(estimator):
-    return set(estimator.get_params(deep=False)) if hasattr(estimator, "get_params") else set()

@@ -1,16 +1,16 @@
 """``sk-asd score``: how normal is every recording?"""
 
 from sk_asd.cli._common import (
-    Progress,
     add_command,
     add_machine,
     add_n_jobs,
     check_device,
     check_output,
     load_table,
-    relative_paths,
 )
-from sk_asd.cli._models import TRUST, add_trust, extractors, load_model, networks
+from sk_asd.cli._models import TRUST, add_trust, load_model
+from sk_asd.utils._clip_tables import relative_paths
+from sk_asd.utils._progress import Progress
 
 _DESCRIPTION = f"""\
 Score the recordings of a folder with a trained model and write a csv file with the columns
@@ -88,6 +88,8 @@ def configure(system, args):
     ValueError
         If the device is not there, or there is no network to put on it.
     """
+    from sk_asd.utils._system import extractors, networks
+
     if args.device is not None:
         if not networks(system):
             raise ValueError(f"--device {args.device}: the model has no network.")

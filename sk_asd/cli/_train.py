@@ -6,19 +6,18 @@ import textwrap
 import time
 
 from sk_asd.cli._common import (
-    Progress,
     add_command,
     add_machine,
     add_n_jobs,
     check_device,
     check_output,
-    inventory,
     load_table,
-    names,
     positive_int,
 )
-from sk_asd.cli._models import TRUST, check_model, networks, save_model
+from sk_asd.cli._models import TRUST, check_model, save_model
 from sk_asd.systems._registry import BUILDERS, DETECTORS, ENSEMBLES, SINGLE
+from sk_asd.utils._clip_tables import inventory, sections_of
+from sk_asd.utils._progress import Progress
 
 _STATISTICS = ("mean", "std", "max", "gwrp")
 # What an option sets: an argument of the system's builder, by the first of these names that it has,
@@ -54,7 +53,7 @@ def _listed(builders):
 _DESCRIPTION = f"""\
 Train a system on the normal training recordings of a folder and write a model file.
 
-{_listed(SINGLE)}
+{_listed(BUILDERS)}
 
 One model serves all machines and sections found; each has a detector of its own.
 
@@ -65,7 +64,9 @@ def add_parser(commands):
     """Add the command."""
     parser = add_command(commands, "train", run, "train a system", _DESCRIPTION)
     parser.add_argument("dir", metavar="DIR", help="folder of recordings")
-    parser.add_argument("--system", choices=tuple(SINGLE), required=True, help="what to train")
+    parser.add_argument(
+        "--system", choices=tuple(BUILDERS), required=True, metavar="NAME", help="what to train"
+    )
     parser.add_argument("--out", required=True, metavar="MODEL", help="model file to write")
     add_machine(parser)
     add_n_jobs(parser)
@@ -218,6 +219,8 @@ def positive_float(text):
 
 def run(args):
     """Run the command."""
+    from sk_asd.utils._system import portable
+
     check_output(args.out)
     options = given_options(args)
     check_options(args.system, options)
@@ -231,12 +234,13 @@ def run(args):
     start = time.perf_counter()
     fit(pipeline, clips, progress)
     seconds = time.perf_counter() - start
-    save_model(
-        args.out,
-        pipeline,
-        options={"system": args.system, **options},
-        sections=sections_of(clips),
-    )
+    with portable(pipeline):
+        save_model(
+            args.out,
+            pipeline,
+            options={"system": args.system, **options},
+            sections=sections_of(clips),
+        )
     print(f"{args.system} trained on {inventory(clips)} in {seconds:.1f} s: {args.out}")
     return 0
 
@@ -284,6 +288,8 @@ def arguments_of(options, system):
 
 def _applies(option, system, **feature):
     """Whether an option means something to a system, perhaps one with another feature."""
+    from sk_asd.utils._system import networks
+
     if option in ("seed", *_OF_CLIPS) or argument_of(option, system) is not None:
         return True
     if option in _ARGUMENTS or system in ENSEMBLES:  # whose members have parameters of their own
@@ -319,18 +325,13 @@ def training_clips(clips):
     return normal_clips(clips)[0].reset_index(drop=True)
 
 
-def sections_of(clips):
-    """Sections of each machine, as lists that JSON can hold."""
-    return {str(m): names(rows["section"]) for m, rows in clips.groupby("machine")}
-
-
 def build(system, options, machine=None):
     """Make an unfitted system.
 
     Parameters
     ----------
     system : str
-        Name of a single system.
+        Name of the system.
     options : dict
         Options as :func:`given_options` returns them.
     machine : str, default=None
@@ -338,10 +339,11 @@ def build(system, options, machine=None):
 
     Returns
     -------
-    Pipeline
+    Pipeline or ScoreEnsemble
         Unfitted.
     """
     from sk_asd.systems import make_system
+    from sk_asd.utils._system import extractors, networks
 
     check_device(options.get("device", "auto"))
     given = arguments_of(options, system)
@@ -350,41 +352,25 @@ def build(system, options, machine=None):
         (given["target"],) = target
     if system == "mobilenetv2" and "machine" in target:
         given["by"] = None  # one network tells all machines apart
-    if "verbose" in SINGLE[system].arguments:
+    if "verbose" in BUILDERS[system].arguments:
         given["verbose"] = 1
-    pipeline = make_system(system, machine, **given)
-    set_feature(pipeline, options)
+    made = make_system(system, machine, **given)
+    features = {k: options[k] for k in (*_OF_CLIPS, *_OF_SPECTROGRAMS) if k in options}
+    for extractor in extractors(made):
+        extractor.set_params(**features)
     training = {k: options[k] for k in _OF_NETWORKS if k in options}
-    for network in networks(pipeline):
+    for network in networks(made) if training else ():
         network.set_params(**training)
-    return pipeline
+    return made
 
 
-def set_feature(pipeline, options):
-    """Set those of the options that are about the feature extractor."""
-    names = [name for name in (*_OF_CLIPS, *_OF_SPECTROGRAMS) if name in options]
-    pipeline.set_params(**{f"feature__{name}": options[name] for name in names})
+def fit(system, clips, progress):
+    """Fit a system in place, with its progress on stderr."""
+    from sk_asd.utils._system import networks
 
-
-def fit(pipeline, clips, progress):
-    """Fit a system with its progress on stderr.
-
-    Parameters
-    ----------
-    pipeline : Pipeline
-        The system; it is fitted in place.
-    clips : DataFrame
-        Training clips.
-    progress : Progress
-        Where progress is shown.
-    """
     if progress.quiet:
-        for estimator in networks(pipeline):
-            estimator.set_params(verbose=0)
+        for network in networks(system):
+            network.set_params(verbose=0)
     # Training prints its epochs to stdout, which is for results.
-    with contextlib.redirect_stdout(progress.stream):
-        pipeline.fit(clips)
-    # A model travels: the cache, device and talk of this training are not for who loads it.
-    pipeline.set_params(feature__cache_dir=None)
-    for estimator in networks(pipeline):
-        estimator.set_params(device="auto", verbose=0)
+    with progress.reading("training"), contextlib.redirect_stdout(progress.stream):
+        system.fit(clips)

@@ -8,9 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from sk_asd.cli._common import Progress, add_command, check_output, positive_int
-from sk_asd.cli._models import TRUST, add_trust, extractors, load_model
+from sk_asd.cli._common import add_command, check_output, positive_int
+from sk_asd.cli._models import TRUST, add_trust, load_model
 from sk_asd.cli._watch_lines import emit
+from sk_asd.utils._progress import Progress
 from sk_asd.utils._text import composed
 
 _BYTES = 2  # of a sample of raw PCM
@@ -261,6 +262,8 @@ class Scorers:
     """
 
     def __init__(self, system, sections, args):
+        from sk_asd.utils._system import extractors
+
         self.system = system
         # As the names of folders are compared.
         self.sections = {composed(machine): known for machine, known in sections.items()}

@@ -1,5 +1,6 @@
 """Scores of source and target domain on one scale."""
 
+import copy
 import warnings
 from numbers import Real
 
@@ -22,7 +23,7 @@ from sk_asd.utils._decisions import DecisionMixin
 from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
-from sk_asd.utils._system import detector_of, is_frozen, scores_of
+from sk_asd.utils._system import System, detector_of, is_frozen, scores_of
 
 
 class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
@@ -256,6 +257,26 @@ class DomainNormalizedDetector(ByColumns, DecisionMixin, BaseEstimator):
         self._all = _mean_and_scale(finite, np.ones(len(finite)), 1.0)
         self.training_scores_ = self._standardize(scores, groups, probability)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
+
+    def with_detector(self, detector):
+        """The same domains with another detector, fitted to the same clips.
+
+        Parameters
+        ----------
+        detector : outlier detector
+            Fitted to the clips that this one was fitted to.
+
+        Returns
+        -------
+        DomainNormalizedDetector
+            A fitted copy, whose scores are standardised anew.
+        """
+        check_is_fitted(self, "detector_")
+        new = copy.copy(self).set_params(detector=clone(detector))
+        new.detector_ = detector
+        scores, _ = System(detector).known()
+        new._learn(scores, self._groups, self._codes, self.training_probability_)
+        return new
 
     def score_samples(self, X):
         """Normality of clips, in units of the training scores of their domain.

@@ -355,6 +355,38 @@ class GroupedDetector(ByColumns, DecisionMixin, BaseEstimator):
         order = np.argsort(np.concatenate(list(rows.values())))
         return np.concatenate(parts)[order]
 
+    def with_metric(self, metric):
+        """The same groups with another `metric` of their detectors, which need no fit.
+
+        Parameters
+        ----------
+        metric : str
+            A metric of detectors that measure clips in several ways, such as
+            :class:`~sk_asd.detectors.AEGANDetector`.
+
+        Returns
+        -------
+        GroupedDetector
+            A fitted copy, with training scores and thresholds by that metric.
+
+        Raises
+        ------
+        ValueError
+            If there is one more detector per value of `over`, whose scores are not all kept.
+        """
+        check_is_fitted(self, "detectors_")
+        if self.over is not None or hasattr(self, "pooled_"):
+            raise ValueError("Another metric needs a fit where over or unseen='pool' is set.")
+        new = copy.copy(self).set_params(detector=clone(self.detector).set_params(metric=metric))
+        new.detectors_, new.offsets_ = {}, {}
+        new.training_scores_ = np.empty(len(self.training_scores_))
+        fitted = {}
+        for group, detector in self.detectors_.items():
+            other = copy.copy(detector).set_params(metric=metric)
+            fitted[group] = {None: other}, other.training_scores_, other.offset_
+        new._store(fitted, rows_by_group(self.training_groups_))
+        return new
+
     def fit_predict(self, X, y=None):
         """Fit, and decide on the training clips by ``training_scores_``.
 

@@ -32,7 +32,7 @@ from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
-from sk_asd.utils._system import scores_of, unwrapped
+from sk_asd.utils._system import System, scores_of, unwrapped
 
 
 class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
@@ -306,6 +306,69 @@ class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
         self.estimators_ = members
         self._standardize(raw, groups)
         self._weigh(self.weights_)
+
+    def with_weights(self, weights):
+        """The same ensemble with other weights, which need no fit.
+
+        Parameters
+        ----------
+        weights : array-like of shape (n_members,)
+            Weights, as the parameter.
+
+        Returns
+        -------
+        ScoreEnsemble
+            A fitted copy.
+
+        Raises
+        ------
+        ValueError
+            If the weights are not valid.
+        """
+        check_is_fitted(self)
+        new = copy.copy(self).set_params(weights=weights)
+        new._weigh(convex(weights, self._check_members()[2]))
+        return new
+
+    def with_members(self, members):
+        """The same ensemble with other fitted members in the place of some.
+
+        Parameters
+        ----------
+        members : dict of str to outlier detector
+            New ones by name, fitted to the clips that the ensemble was fitted to.
+
+        Returns
+        -------
+        ScoreEnsemble
+            A fitted copy, whose scores are standardised anew.
+
+        Raises
+        ------
+        ValueError
+            If there is no member of that name, or a new one was fitted to another number of clips.
+        """
+        check_is_fitted(self)
+        unknown = sorted(set(members) - set(self._names))
+        if unknown:
+            raise ValueError(f"There are no members {unknown}; known are {self._names}.")
+        new = copy.copy(self)
+        new.estimators = [(name, clone(members.get(name, m))) for name, m in self.estimators]
+        new.estimators_, new._keys = list(self.estimators_), [None] * len(self._names)
+        raw = self._raw.copy()
+        for j, name in enumerate(self._names):
+            if name in members:
+                new.estimators_[j] = members[name]
+                scores, _ = System(members[name]).known()
+                if len(scores) != len(raw):
+                    raise ValueError(
+                        f"Member {name!r} has scores of {len(scores)} training clips, expected "
+                        f"{len(raw)}."
+                    )
+                raw[:, j] = scores
+        new._standardize(raw, self._groups)
+        new._weigh(self.weights_)
+        return new
 
     def score_samples(self, X):
         """Normality of clips.

@@ -27,6 +27,7 @@ from sk_asd.features._cache import FeatureFile
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import as_clips, check_clip_table, is_clip_table, plain, wrap
 from sk_asd.utils._output import LabelledOutput, bin_names
+from sk_asd.utils._progress import advance
 from sk_asd.utils._sklearn import Interval, StrOptions, _check_feature_names_in, _fit_context
 
 _BLOCK_BYTES = 8 * 2**20  # features that a thread works on before it hands them over
@@ -458,9 +459,15 @@ def fill(extractors, source, allocate):
         for rows in gen_batches(len(source), block):
             pending.append(pool.submit(compute, rows, allocate(rows)))
             if len(pending) > n_threads + 1:
-                yield pending.popleft().result()
+                yield _filled(pending.popleft())
         while pending:
-            yield pending.popleft().result()
+            yield _filled(pending.popleft())
+
+
+def _filled(block):
+    arrays = block.result()
+    advance(len(arrays[0]))
+    return arrays
 
 
 @functools.cache

@@ -22,12 +22,16 @@ class Builder:
         First argument of a function that makes several systems.
     without : tuple of str, default=()
         Arguments that mean nothing to this system.
+    scope : {"machine", "all"}, default="machine"
+        Whether it is best trained for each machine, or once for all, as what learns to tell
+        machines apart.
     """
 
     function: str
     summary: str
     which: str | int | None = None
     without: tuple = ()
+    scope: str = "machine"
 
     @property
     def make(self):
@@ -50,14 +54,17 @@ SINGLE = {
         "make_sc",
         "a network that learns to tell the recordings' machines, sections, domains and attributes "
         "apart, and an outlier detector on its embeddings",
+        scope="all",
     ),
     "mhcr": Builder(
         "make_mhcr",
         "the same with a head of its own for every attribute, which numbers are regressed by",
+        scope="all",
     ),
     "sc-wav2vec": Builder(
         "make_sc_wav2vec",
         "as sc, on features of a pre-trained wav2vec model instead of a spectrogram",
+        scope="all",
     ),
     "wsp-nfcdee": Builder(
         "make_wsp_nfcdee",
@@ -97,6 +104,7 @@ ENSEMBLES = {
         "mhcr, and Gaussian mixtures on the ranks and peaks of spectrograms",
         "best",
         without=("wav2vec",),
+        scope="all",
     ),
 }
 BUILDERS = SINGLE | ENSEMBLES

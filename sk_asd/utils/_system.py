@@ -130,6 +130,37 @@ def joined(where, name):
     return " / ".join(str(part) for part in (where, name) if part not in ("", None))
 
 
+def extractors(system):
+    """Feature extractors that a system holds, fitted or not."""
+    return _with_parameters(system, {"n_jobs", "cache_dir"})
+
+
+def networks(system):
+    """Estimators in a system that train a network, fitted or not."""
+    return _with_parameters(system, {"device", "max_epochs"})
+
+
+@contextlib.contextmanager
+def portable(system):
+    """Let a fitted system forget where, and how loudly, it was trained, for the time of a save."""
+    plain = {"cache_dir": None, "device": "auto", "verbose": 0}
+    before = []
+    for part in [*extractors(system), *networks(system)]:
+        params = part.get_params(deep=False)
+        changed = {name: params[name] for name in plain if name in params}
+        before.append((part, changed))
+        part.set_params(**{name: plain[name] for name in changed})
+    try:
+        yield
+    finally:
+        for part, changed in reversed(before):
+            part.set_params(**changed)
+
+
+def _with_parameters(system, names):
+    return [part for part in every_estimator(system) if names <= set(part.get_params(deep=False))]
+
+
 def every_estimator(value, seen=None):
     """All estimators that an estimator, a list or a dict holds in whatever way, each once."""
     seen = set() if seen is None else seen

@@ -20,3 +20,10 @@ def printable(text):
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def listed(items, shown=5):
+    """Some names for a message: ``a, b, ... (7 in all)``."""
+    items = list(items)
+    text = ", ".join(map(str, items[:shown]))
+    return text if len(items) <= shown else f"{text}, ... ({len(items)} in all)"

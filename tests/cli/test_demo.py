@@ -23,26 +23,25 @@ def test_whole_demo(run, small, tmp_path):
     status, out, err = run("demo", "--out", out_dir, "--machines", "fan", "valve", "--seed", 1)
     assert status == 0, err
     assert "28 clips, 2 machines, 2 sections: no findings" in out
-    assert "pooling: official metrics in percent" in out
-    assert "sc: official metrics in percent" in out
+    assert "pooling, protocol B, dev_data: official metrics in percent" in out
+    assert "sc, protocol B, dev_data: official metrics in percent" in out
     assert out.endswith(f"Report: {out_dir / 'report.html'}\n")
-    for stage in ("making sounds", "checking", "training pooling", "training sc", "scoring"):
+    for stage in ("making sounds", "checking", "pooling: training", "sc: training", "scoring"):
         assert stage in err
-    assert {p.name for p in out_dir.iterdir()} == {
-        *("data", "demo.json", "report.html"),
-        *("model_pooling.skasd", "model_sc.skasd", "scores_pooling.csv", "scores_sc.csv"),
-    }
-    assert (out_dir / "report.html").read_text().count("data:image/svg+xml") == 2 * 2 * 2
+    assert {p.name for p in out_dir.iterdir()} == {"data", "demo.json", "report.html", "run"}
+    assert (out_dir / "report.html").read_text().count("data:image/svg+xml") >= 2 * 2 * 2
 
     # What it leaves is what the other commands read.
-    scores = out_dir / "scores_pooling.csv"
-    status, table, _ = run("evaluate", scores, out_dir / "data", "--quiet")
+    again = tmp_path / "again.csv"
+    model = out_dir / "run" / "models" / "pooling" / "all.skasd"
+    assert run("score", model, out_dir / "data", "--out", again, "--quiet")[0] == 0
+    scores = pd.read_csv(out_dir / "run" / "scores.csv").query("system == 'pooling'")
+    columns = ["path", "score", "threshold", "decision"]
+    found = pd.read_csv(again)[columns]
+    pd.testing.assert_frame_equal(scores[columns].reset_index(drop=True), found)
+    status, table, _ = run("evaluate", again, out_dir / "data", "--quiet")
     assert status == 0
     assert table in out
-    again = tmp_path / "again.csv"
-    model = out_dir / "model_pooling.skasd"
-    assert run("score", model, out_dir / "data", "--out", again, "--quiet")[0] == 0
-    pd.testing.assert_frame_equal(pd.read_csv(scores), pd.read_csv(again))
 
 
 def test_again_into_the_same_folder_without_report(run, small, tmp_path, monkeypatch):

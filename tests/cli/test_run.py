@@ -17,8 +17,9 @@ import pandas as pd
 import pytest
 import torch
 
-from sk_asd.cli import _run_folder, main
+from sk_asd.cli import main
 from sk_asd.datasets import load_clips, make_machine_sounds
+from sk_asd.evaluation._folder import differences
 from sk_asd.features import LogMel
 from sk_asd.metrics import dcase_scores
 from sk_asd.systems import make_pooling
@@ -69,8 +70,8 @@ class TestOneRun:
         }
         assert done(out) == challenge | {
             *("scores.csv", "metrics.csv", "comparison.csv", "manifest.json", "report.html"),
-            *("models/fan.skasd", "models/valve.skasd"),
-            *("parts/fan/pooling.csv", "parts/valve/pooling.csv"),
+            *(f"models/pooling/{machine}.skasd" for machine in ("fan", "valve")),
+            *(f"parts/pooling/{m}.{end}" for m in ("fan", "valve") for end in ("csv", "json")),
         }
 
     def test_scores_are_those_of_one_model_a_machine(self, dev, finished):
@@ -84,12 +85,14 @@ class TestOneRun:
             system = make_pooling(feature=LogMel(n_fft=512, n_mels=16)).fit(train)
             scores = system.score_samples(rows)
             np.testing.assert_allclose(table["score"][rows.index], scores, rtol=1e-9)
-            limit = normal_threshold(system[-1].training_scores_, 0.1, "gamma")
-            np.testing.assert_allclose(table["threshold"][rows.index], limit, rtol=1e-9)
+            for section, part in rows.groupby("section"):
+                known = system[-1].training_scores_[(train["section"] == section).to_numpy()]
+                limit = normal_threshold(known, 0.1, "gamma")
+                np.testing.assert_allclose(table["threshold"][part.index], limit, rtol=1e-9)
         np.testing.assert_array_equal(table["decision"] == 1, table["score"] >= table["threshold"])
 
     def test_models_decide_as_the_run_did(self, run, dev, finished, tmp_path):
-        model = finished[0] / "models" / "valve.skasd"
+        model = finished[0] / "models" / "pooling" / "valve.skasd"
         argv = [model, dev, "--machine", "valve", "--out", tmp_path / "s.csv", "--quiet"]
         assert run("score", *argv)[0] == 0
         table, again = read(finished[0] / "scores.csv"), read(tmp_path / "s.csv")
@@ -145,8 +148,8 @@ class TestOneRun:
     def test_manifest(self, dev, finished):
         manifest = json.loads((finished[0] / "manifest.json").read_text())
         assert manifest["parameters"] == {
-            **{"system": "pooling", "protocol": "B", "rules": "2022", "seed": 0},
-            **{"n_fft": 512, "n_mels": 16},
+            **{"systems": ["pooling"], "protocol": "B", "rules": "2022"},
+            **{"scope": {"pooling": "machine"}, "seed": 0, "n_fft": 512, "n_mels": 16},
         }
         assert manifest["recordings"] == str(dev)
         assert [manifest["data"][machine]["clips"] for machine in ("fan", "valve")] == [30, 30]
@@ -157,10 +160,10 @@ class TestOneRun:
         before = {name: (out / name).stat().st_mtime_ns for name in done(out)}
         status, again, err = run("run", dev, *POOLING, "--out", out)
         assert (status, again) == (0, text)
-        assert "2 of 2 parts are done already" in err
+        assert "2 of 2 units are done already" in err
         assert "training" not in err
         kept = [name for name in before if name.startswith(("models", "parts", "manifest"))]
-        assert len(kept) == 5
+        assert len(kept) == 7
         assert all((out / name).stat().st_mtime_ns == before[name] for name in kept)
 
 
@@ -171,8 +174,8 @@ class TestResume:
         script = f"""
 import sys, time, torch
 torch.set_num_threads({torch.get_num_threads()})
-from sk_asd.cli import _run_parts, main
-build = _run_parts.build
+from sk_asd.cli import _run, main
+build = _run.build
 def slow(system, options, machine):
     pipeline = build(system, options, machine)
     if machine == "valve":
@@ -183,22 +186,23 @@ class Hold(Callback):
     def on_batch_end(self, net, **kwargs):
         print("after a batch", file=sys.__stdout__, flush=True)
         time.sleep(600)
-_run_parts.build = slow
+_run.build = slow
 main(sys.argv[1:])
 """
         out = tmp_path / "run"
-        argv = ["run", dev, *SC, "--out", out, "--quiet"]
+        argv = ["run", dev, *SC, "--scope", "machine", "--out", out, "--quiet"]
         command = [sys.executable, "-c", script, *map(str, argv)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout.readline() == "after a batch\n"
             process.send_signal(signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
-        assert done(out) == {"manifest.json", "models/fan.skasd", "parts/fan/sc.csv"}
-        before = (out / "models" / "fan.skasd").stat().st_mtime_ns
+        parts = {f"parts/sc/fan.{end}" for end in ("csv", "json")}
+        assert done(out) == {"manifest.json", "models/sc/fan.skasd", *parts}
+        before = (out / "models" / "sc" / "fan.skasd").stat().st_mtime_ns
 
         status, text, err = run(*argv)
         assert (status, err) == (0, "")
-        assert (out / "models" / "fan.skasd").stat().st_mtime_ns == before
+        assert (out / "models" / "sc" / "fan.skasd").stat().st_mtime_ns == before
         argv[argv.index(out)] = tmp_path / "whole"
         assert run(*argv)[:2] == (0, text.replace(str(out), str(tmp_path / "whole")))
         whole = (tmp_path / "whole" / "scores.csv").read_text()
@@ -207,13 +211,13 @@ main(sys.argv[1:])
     def test_a_model_without_scores_is_not_trained_again(self, run, dev, finished, tmp_path):
         out = tmp_path / "run"
         shutil.copytree(finished[0], out)
-        (out / "parts" / "fan" / "pooling.csv").unlink()
-        before = (out / "models" / "fan.skasd").stat().st_mtime_ns
+        (out / "parts" / "pooling" / "fan.csv").unlink()
+        before = (out / "models" / "pooling" / "fan.skasd").stat().st_mtime_ns
         status, _, err = run("run", dev, *POOLING, "--out", out)
         assert status == 0
-        assert "fan: scoring" in err
+        assert "fan, pooling: scoring" in err
         assert "training" not in err
-        assert (out / "models" / "fan.skasd").stat().st_mtime_ns == before
+        assert (out / "models" / "pooling" / "fan.skasd").stat().st_mtime_ns == before
         assert (out / "scores.csv").read_text() == (finished[0] / "scores.csv").read_text()
 
     @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
@@ -234,14 +238,15 @@ main(sys.argv[1:])
         status, text, err = run(*argv)
         assert (status, text) == (2, "")
         assert err == (
-            f"sk-asd: error: Cannot write {out / 'models' / 'valve.skasd'}: {os.strerror(code)}. "
-            "What is finished is kept: the same command goes on from there.\n"
+            f"sk-asd: error: Cannot write {out / 'models' / 'pooling' / 'valve.skasd'}: "
+            f"{os.strerror(code)}. What is finished is kept: the same command goes on from there.\n"
         )
-        assert done(out) == {"manifest.json", "models/fan.skasd", "parts/fan/pooling.csv"}
-        before = (out / "models" / "fan.skasd").stat().st_mtime_ns
+        parts = {f"parts/pooling/fan.{end}" for end in ("csv", "json")}
+        assert done(out) == {"manifest.json", "models/pooling/fan.skasd", *parts}
+        before = (out / "models" / "pooling" / "fan.skasd").stat().st_mtime_ns
         monkeypatch.undo()
         assert run(*argv)[0] == 0
-        assert (out / "models" / "fan.skasd").stat().st_mtime_ns == before
+        assert (out / "models" / "pooling" / "fan.skasd").stat().st_mtime_ns == before
         assert (out / "scores.csv").read_text() == (finished[0] / "scores.csv").read_text()
 
     def test_a_folder_that_cannot_be_made(self, run, dev, tmp_path):
@@ -271,7 +276,7 @@ main(sys.argv[1:])
         with filelock.FileLock(finished[0] / ".lock"):
             status, _, err = run("run", dev, *POOLING, "--out", finished[0], "--quiet")
         assert status == 2
-        assert f"--out {finished[0]}: another sk-asd run is at work there." in err
+        assert f"--out {finished[0]}: another evaluation is at work there." in err
 
 
 class TestRefusedFolders:
@@ -289,7 +294,7 @@ class TestRefusedFolders:
         before = {name: (finished[0] / name).stat().st_mtime_ns for name in done(finished[0])}
         status, text, err = run("run", dev, *POOLING, *more, "--out", finished[0], "--quiet")
         assert (status, text) == (2, "")
-        assert f"--out {finished[0]} holds another run: " in err
+        assert f"--out {finished[0]} holds another evaluation: " in err
         assert message in err
         assert {n: (finished[0] / n).stat().st_mtime_ns for n in done(finished[0])} == before
 
@@ -323,7 +328,7 @@ class TestRefusedFolders:
     def test_other_labels_where_they_choose(self):
         old = {"parameters": {}, "data": {"fan": {"files": "x", "labels": "1"}}}
         new = {"parameters": {}, "data": {"fan": {"files": "x", "labels": "2"}}}
-        assert _run_folder.differences(old, new) == ["labels of fan have changed"]
+        assert differences(old, new) == ["labels of fan have changed"]
 
     def test_other_versions_warn(self, run, dev, finished, tmp_path):
         out = tmp_path / "run"
@@ -339,9 +344,9 @@ class TestRefusedFolders:
         (tmp_path / "precious.txt").write_text("x")
         status, _, err = run("run", dev, *POOLING, "--out", tmp_path, "--quiet")
         assert status == 2
-        assert "the folder is not empty" in err
+        assert "it is not empty" in err
         (tmp_path / "manifest.json").write_text("[]")
         status, _, err = run("run", dev, *POOLING, "--out", tmp_path, "--quiet")
         assert status == 2
-        assert "manifest.json is no manifest of `sk-asd run`" in err
+        assert "manifest.json is no manifest of an evaluation" in err
         assert done(tmp_path) == {"precious.txt", "manifest.json"}

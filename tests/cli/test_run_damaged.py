@@ -12,8 +12,9 @@ import pytest
 
 from sk_asd.cli import main
 from sk_asd.cli._models import load_model
-from sk_asd.cli._run_folder import RunFolder
 from sk_asd.datasets import make_machine_sounds
+from sk_asd.evaluation._folder import EvaluationFolder
+from sk_asd.evaluation._units import Unit
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
 POOLING = ["--system", "pooling", "--n-fft", "512", "--n-mels", "16", "--explain", "0"]
@@ -76,12 +77,14 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("kind", DAMAGES)
-@pytest.mark.parametrize("name", ["parts/fan/pooling.csv", "models/fan.skasd"])
+@pytest.mark.parametrize(
+    "name", ["parts/pooling/fan.csv", "parts/pooling/fan.json", "models/pooling/fan.skasd"]
+)
 def test_a_damaged_part_is_named_and_made_again(run, dev, finished, tmp_path, name, kind):
     out = tmp_path / "run"
     shutil.copytree(finished["B"], out)
     DAMAGES[kind](out / name)
-    kept = out / "models" / "valve.skasd"
+    kept = out / "models" / "pooling" / "valve.skasd"
     before = kept.stat().st_mtime_ns
     status, _, err = run("run", dev, *POOLING, "--out", out, "--quiet")
     assert status == 0
@@ -92,25 +95,22 @@ def test_a_damaged_part_is_named_and_made_again(run, dev, finished, tmp_path, na
     assert_same_run(out, finished["B"])
 
 
-@pytest.mark.parametrize("name", ["models/fan.skasd", "models/fan/pooling.skasd"])
-def test_models_of_a_choice(run, dev, finished, tmp_path, name):
+def test_a_model_of_a_choice(run, dev, finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished["A"], out)
-    flip(out / name)
+    flip(out / "models" / "pooling" / "fan.skasd")
     status, _, err = run("run", dev, *ORACLE, "--out", out, "--quiet")
     assert status == 0
-    assert f"{out / name} is damaged, or of another run: it is made again." in err
+    assert "fan.skasd is damaged, or of another run: it is made again." in err
     assert_same_run(out, finished["A"])
 
 
 def test_a_part_of_another_run(run, dev, finished, tmp_path):
     out = tmp_path / "run"
     assert run("run", dev, *POOLING, "--r", "0.5", "--out", out, "--quiet")[0] == 0
-    for name in ("parts/fan/pooling.csv", "parts/fan/pooling.csv.seal"):
-        shutil.copy(out / name, tmp_path)
     shutil.copytree(finished["B"], tmp_path / "mine")
-    for path in tmp_path.glob("pooling.csv*"):
-        shutil.copy(path, tmp_path / "mine" / "parts" / "fan")
+    for name in ("fan.csv", "fan.csv.seal"):
+        shutil.copy(out / "parts" / "pooling" / name, tmp_path / "mine" / "parts" / "pooling")
     status, _, err = run("run", dev, *POOLING, "--out", tmp_path / "mine", "--quiet")
     assert (status, err.count("is damaged, or of another run")) == (0, 1)
     assert_same_run(tmp_path / "mine", finished["B"])
@@ -119,7 +119,7 @@ def test_a_part_of_another_run(run, dev, finished, tmp_path):
 def test_what_a_killed_run_left_is_removed(run, dev, finished, tmp_path):
     out = tmp_path / "run"
     shutil.copytree(finished["B"], out)
-    for folder in ("", "models", "parts/fan", "challenge/dev_data"):
+    for folder in ("", "models", "parts/pooling", "challenge/dev_data"):
         (out / folder / ".tmp_0123").write_text("half")
     (out / ".owner").write_text("gone")
     assert run("run", dev, *POOLING, "--out", out, "--quiet")[0] == 0
@@ -128,16 +128,16 @@ def test_what_a_killed_run_left_is_removed(run, dev, finished, tmp_path):
 
 def test_who_comes_too_late_writes_nothing(tmp_path):
     """A worker of a run that is no more, while the next one is at work."""
-    early = RunFolder(tmp_path / "run")
+    early = EvaluationFolder(tmp_path / "run")
     manifest = {
-        **{"format": "sk_asd run 1", "parameters": {}, "data": {}},
+        **{"format": "sk_asd evaluation 1", "parameters": {}, "data": {}},
         **{"versions": {}, "recordings": "x"},
     }
     with early.open(manifest):
         pass
-    path = early.scores("fan", "x")
+    path = early.scores(Unit("pooling", "x", None, None, "B", None))
     with (
-        RunFolder(tmp_path / "run").open(manifest),
+        EvaluationFolder(tmp_path / "run").open(manifest),
         pytest.raises(OSError, match=r"Cannot write .*x\.csv: another run has taken over"),
         early.writing(path) as temporary,
     ):

@@ -21,13 +21,15 @@ from joblib.parallel import ThreadingBackend
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 
 from sk_asd._versions import versions
-from sk_asd.cli import _run_cluster
+from sk_asd.cli import _scheduler
 from sk_asd.cli._run import with_absolute_paths
-from sk_asd.cli._run_folder import RunFolder
-from sk_asd.cli._run_parts import make_parts
+from sk_asd.cli._train import build
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import GaussianMixtureDetector, KNNDetector, MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
+from sk_asd.evaluation import _cluster
+from sk_asd.evaluation._folder import EvaluationFolder
+from sk_asd.evaluation._units import Unit
 from sk_asd.systems._registry import BUILDERS
 from sk_asd.utils._parallel import _call, task
 
@@ -70,9 +72,9 @@ def hold_the_first(client, marker):
     """Make the first training on these workers last, once it has written its process id."""
 
     def patch(marker):
-        from sk_asd.cli import _run_parts
+        from sk_asd.evaluation import _units
 
-        fit = _run_parts.fit
+        fit = _units._train
 
         def slow(*args):
             try:
@@ -82,7 +84,7 @@ def hold_the_first(client, marker):
             os.write(descriptor, f"{os.getpid()}\n".encode())
             time.sleep(300)
 
-        _run_parts.fit = slow
+        _units._train = slow
 
     client.run(patch, os.fspath(marker))
 
@@ -107,8 +109,8 @@ class TestRun:
         assert run(*argv, one, "--quiet")[0] == 0
         status, _, err = run(*argv, two, "--scheduler", cluster.scheduler_address)
         assert status == 0
-        assert "is done (1 of 2)" in err
-        assert "pooling is done (2 of 2)" in err
+        assert "done (1 of 2)" in err
+        assert "pooling: done (2 of 2)" in err
         assert_same_scores(one, two)
 
     def test_a_worker_lost_in_the_middle(self, run, dev, cluster, tmp_path):
@@ -128,7 +130,7 @@ class TestRun:
         assert len(killed) == 1
         assert_same_scores(one, two)
         parts = {p.relative_to(two).as_posix() for p in two.glob("parts/*/*.csv")}
-        assert parts == {"parts/fan/ae.csv", "parts/valve/ae.csv"}
+        assert parts == {"parts/ae/fan.csv", "parts/ae/valve.csv"}
 
     def test_a_scheduler_that_goes(self, run, dev, tmp_path):
         """What is finished is kept, and the line says so."""
@@ -169,9 +171,10 @@ if __name__ == "__main__":
     def test_a_worker_that_sees_another_disk(self, cluster, tmp_path):
         with Client(cluster, set_as_default=False) as client:
             client.wait_for_workers(1, timeout=60)
-            args = (versions(), RunFolder(tmp_path / "nowhere"), "fan", "ae", None, None, None)
+            unit = Unit("ae", "fan", None, None, "B", None)
+            args = (versions(), EvaluationFolder(tmp_path / "nowhere"), unit, None)
             with pytest.raises(OSError, match="does not see .*nowhere: all must share"):
-                client.submit(_run_cluster._train, *args).result()
+                client.submit(_cluster._work, *args).result()
 
 
 @pytest.fixture(scope="module")
@@ -262,11 +265,9 @@ class TestTasks:
             }
             for i in range(100)
         ]
-        _, parts = make_parts(system, {"seed": 0}, "fan")
-        assert parts
-        for name, part in parts.items():
-            one = task(_run_cluster._train, {}, tmp_path, "fan", name, part, pd.DataFrame(rows))
-            assert len(cloudpickle.dumps(one)) < 50_000
+        unit = Unit(system, "fan", build(system, {"seed": 0}, "fan"), None, "B", None)
+        one = task(_cluster._work, {}, tmp_path, unit, pd.DataFrame(rows))
+        assert len(cloudpickle.dumps(one)) < 50_000
 
     def test_are_one_argument_that_stays_with_its_task(self):
         """joblib sends what can be weakly referenced to one worker, where it is lost with it."""
@@ -308,7 +309,7 @@ class TestOneLine:
     @pytest.mark.parametrize("greeting", [b"", b"\xff" * 64])
     def test_some_other_server(self, run, dev, tmp_path, monkeypatch, greeting):
         """One that says nothing, and one that says what it likes."""
-        monkeypatch.setattr(_run_cluster, "TIMEOUT", 1)
+        monkeypatch.setattr(_scheduler, "TIMEOUT", 1)
         with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Other) as server:
             server.daemon_threads, server.greeting = True, greeting
             threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -334,9 +335,10 @@ class TestOneLine:
         assert "--n-jobs applies to this machine; with --scheduler every worker counts." in err
 
     def test_a_worker_with_other_versions(self, tmp_path):
-        args = ({"torch": "0.1"}, RunFolder(tmp_path), "fan", "ae", None, None, None)
+        unit = Unit("ae", "fan", None, None, "B", None)
+        args = {"torch": "0.1"}, EvaluationFolder(tmp_path), unit, None
         with pytest.raises(ValueError, match=r"has other versions: expected torch 0\.1 \(here "):
-            _run_cluster._train(*args)
+            _cluster._work(*args)
 
 
 def test_file_names_hold_everywhere(tmp_path, monkeypatch):

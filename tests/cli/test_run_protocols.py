@@ -2,7 +2,6 @@
 
 import functools
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,11 +11,12 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 
 from sk_asd import systems
-from sk_asd.cli._models import extractors, load_model, networks, read_header
-from sk_asd.cli._run_protocols import PROTOCOLS
+from sk_asd.cli._models import load_model, read_header
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.ensemble import ScoreEnsemble
+from sk_asd.evaluation._choices import DETECTORS
+from sk_asd.evaluation._protocols import PROTOCOLS
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import dcase_score, dcase_scores
 from sk_asd.systems import make_pooling
@@ -88,7 +88,9 @@ class TestEvaluationData:
         out = tmp_path / "run"
         status, text, err = run("run", both, *POOLING, "--out", out, "--quiet")
         assert (status, err) == (0, "")
-        assert read_header(out / "models" / "fan.skasd")["sections"] == {"fan": ["00", "03"]}
+        assert read_header(out / "models" / "pooling" / "fan.skasd")["sections"] == {
+            "fan": ["00", "03"]
+        }
         scores = read(out / "scores.csv")
         assert scores.groupby(["data", "section"]).size().to_dict() == {
             ("dev_data", "00"): 8,
@@ -110,7 +112,7 @@ class TestEvaluationData:
         argv = [*FEATURES, "--feature", "logmel", "--n-frames", "8", "--epochs", "1"]
         argv = ["run", both, "--system", "sc", *argv, "--out", out, "--quiet"]
         assert run(*argv)[0] == 0
-        model, _ = load_model(out / "models" / "fan.skasd")
+        model, _ = load_model(out / "models" / "sc" / "all.skasd")
         classes = [str(label) for label in model["embedder"].classes_]
         assert len(classes) > 1
         assert not [label for label in classes if "_data" in label]
@@ -121,7 +123,7 @@ class TestEvaluationData:
         assert run(*argv, "--quiet")[0] == 0
         status, text, err = run(*argv, *ground_truth)
         assert status == 0
-        assert "1 of 1 parts are done already" in err
+        assert "1 of 1 units are done already" in err
         assert "pooling, protocol B, eval_data: official metrics in percent" in text
         metrics, scores = read(out / "metrics.csv"), read(out / "scores.csv")
         for data, rows in scores.groupby("data"):
@@ -144,7 +146,7 @@ class TestEvaluationData:
             os.symlink(both / folder, data / folder)
         status, _, err = run("run", data, *POOLING, "--out", tmp_path / "run", "--quiet")
         assert status == 2
-        assert "No training clips of section 03 of fan" in err
+        assert "There are no training clips of section 03 of the machine fan" in err
         assert not (tmp_path / "run").exists()
 
     def test_no_labels_at_all(self, run, both, tmp_path):
@@ -172,48 +174,28 @@ class TestEnsembles:
         np.testing.assert_array_equal(scores["decision"], expected.predict(test))
         np.testing.assert_allclose(scores["threshold"], expected.offset_, rtol=1e-6)
         # The model is that ensemble, members and all.
-        model, header = load_model(out / "models" / "fan.skasd")
+        model, header = load_model(out / "models" / system / "fan.skasd")
         assert header["options"]["system"] == system
         np.testing.assert_allclose(model.score_samples(test), scores["score"], rtol=1e-6)
+        assert model.memory is None
         if system == "submission-2":
             again = clone(model).fit(train)
             np.testing.assert_allclose(again.offset_, expected.offset_, rtol=1e-6)
         assert list(model.named_estimators_) == ["mean", "ranks", "peaks"]
-        members = ["mean", "ranks", "peaks", *(["domains"] if system[-1] == "1" else [])]
-        assert {p.stem for p in (out / "models" / "fan").glob("*.skasd")} == set(members)
         if system[-1] == "1":
             assert any(model.estimators_[0].domain_classifier_[-1].active_.values())
         weights = read(out / "choices.csv")
-        assert weights["choice"].tolist() == [f"weight of {name}" for name in members[:3]]
+        assert weights["choice"].tolist() == [f"weight of {n}" for n in ("mean", "ranks", "peaks")]
         np.testing.assert_allclose(weights["value"], 1 / 3)
         assert set(weights["protocol"]) == {"B"}
         assert f"{system}, protocol B: weights" in text
 
         # And `sk-asd score` takes it.
-        argv = [out / "models" / "fan.skasd", both, "--out", tmp_path / "s.csv", "--n-jobs", "1"]
-        assert run("score", *argv, "--quiet")[0] == 0
+        argv = [out / "models" / system / "fan.skasd", both, "--out", tmp_path / "s.csv"]
+        assert run("score", *argv, "--n-jobs", "1", "--quiet")[0] == 0
         again = read(tmp_path / "s.csv")
         np.testing.assert_allclose(again["score"], scores["score"], rtol=1e-6)
         np.testing.assert_array_equal(again["decision"], scores["decision"])
-
-    def test_a_member_that_is_done_is_not_done_again(self, run, both, small, tmp_path):
-        out = tmp_path / "run"
-        argv = ["run", both, "--system", "submission-4", *BARE, "--out", out]
-        assert run(*argv, "--quiet")[0] == 0
-        text = (out / "scores.csv").read_text()
-        before = {p: p.stat().st_mtime_ns for p in (out / "models").rglob("*.skasd")}
-        lost = [out / "models" / "fan.skasd", out / "models" / "fan" / "ranks.skasd"]
-        for path in [*lost, out / "parts" / "fan" / "ranks.csv"]:
-            path.unlink()
-        status, _, err = run(*argv)
-        assert status == 0
-        assert [line.split("] ")[1] for line in err.splitlines() if "training" in line] == [
-            "fan: training ranks on 16 clips"
-        ]
-        kept = set(before) - set(lost)
-        assert len(kept) == 2
-        assert all(path.stat().st_mtime_ns == before[path] for path in kept)
-        assert (out / "scores.csv").read_text() == text
 
     def test_one_domain_alone_is_standardised_without_a_classifier(
         self, run, small, tmp_path, monkeypatch
@@ -235,7 +217,7 @@ class TestEnsembles:
         expected = small(1, "fan").fit(train)
         scores = read(out / "scores.csv")["score"]
         np.testing.assert_allclose(scores, expected.score_samples(test), rtol=1e-6)
-        model, _ = load_model(out / "models" / "fan.skasd")
+        model, _ = load_model(out / "models" / "submission-1" / "fan.skasd")
         assert model.estimators_[0].domain_classifier_ is None
         np.testing.assert_allclose(scores, model.score_samples(test), rtol=1e-6)
 
@@ -245,15 +227,6 @@ class TestEnsembles:
             assert run("run", both, *argv)[0] == 0
         a, b = (read(tmp_path / n / "scores.csv") for n in "12")
         np.testing.assert_allclose(a["score"], b["score"], rtol=1e-6)
-
-    def test_networks_of_an_ensemble_are_found(self, small, both):
-        train, _ = split(load_clips(both))
-        fitted = small(1, "fan").fit(train)
-        assert len(extractors(fitted)) == 6
-        assert networks(fitted) == []
-        network = SimpleNamespace(get_params=lambda deep: {"device": "cpu", "max_epochs": 1})
-        fitted.estimators_[1].domain_classifier_[-1].classifiers_["one more"] = network
-        assert networks(fitted) == [network]
 
 
 class TestProtocols:
@@ -279,7 +252,7 @@ class TestProtocols:
         expected, found = (read(tmp_path / name / "scores.csv") for name in (chosen, "oracle"))
         np.testing.assert_allclose(found["score"], expected["score"], rtol=1e-6)
         np.testing.assert_allclose(found["threshold"], expected["threshold"], rtol=1e-6)
-        model, _ = load_model(out / "models" / "fan.skasd")
+        model, _ = load_model(out / "models" / "pooling" / "fan.skasd")
         _, test = split(load_clips(both))
         np.testing.assert_allclose(model.score_samples(test), found["score"], rtol=1e-6)
 
@@ -296,37 +269,50 @@ class TestProtocols:
         argv = ["--system", "ae", *FEATURES, "--epochs", "1"]
         out = tmp_path / "run"
         assert run("run", both, *argv, "--protocol", "A", "--out", out, "--quiet")[0] == 0
-        raw = pd.read_csv(out / "parts" / "fan" / "ae.csv")
-        assert list(raw) == ["path", "mse", "mahalanobis", "mahalanobis_of_mean"]
         scores = read(out / "scores.csv")
-        raw = raw.set_index("path").loc[scores["path"]].reset_index(drop=True)
         known = scores["label"].notna()
-        figures = {name: self.best(scores[known], raw[name][known]) for name in raw}
         chosen = read(out / "choices.csv")["value"].item()
-        assert figures[chosen] == max(figures.values())
-        np.testing.assert_array_equal(scores["score"], raw[chosen])
-        model, _ = load_model(out / "models" / "fan.skasd")
+        model, _ = load_model(out / "models" / "ae" / "fan.skasd")
         train, test = split(load_clips(both))
         np.testing.assert_allclose(model.score_samples(test), scores["score"], rtol=1e-5)
+        features = model[:-1].transform(test)
+        figures = {}
+        for name in ("mse", "mahalanobis", "mahalanobis_of_mean"):
+            figure = model[-1].with_metric(name).score_samples(features)
+            figures[name] = self.best(scores[known], figure[known])
+        assert figures[chosen] == max(figures.values())
+        assert model[-1].detector.metric == chosen
         assert set(model[-1].offsets_.values()) == set(scores["threshold"])
         assert len(model[-1].training_scores_) == len(train)
 
     def test_oracle_chooses_the_weights(self, run, both, small, tmp_path):
         argv = [both, "--system", "submission-2", *BARE, "--protocol", "A", "--quiet"]
         assert run("run", *argv, "--out", tmp_path / "run")[0] == 0
-        weights = read(tmp_path / "run" / "choices.csv")["value"].to_numpy()
+        choices = read(tmp_path / "run" / "choices.csv").set_index("choice")["value"]
+        weights = choices[[c for c in choices.index if c.startswith("weight")]].astype(float)
+        weights = weights.to_numpy()
         assert np.allclose(weights * 10, np.round(weights * 10))
         train, test = split(load_clips(both))
         known = test["label"].notna()
-        figures = {}
-        for setting in [tuple(weights), (1 / 3,) * 3, (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
-            scores = small(2, "fan", weights=setting).fit(train).score_samples(test)
-            figures[setting] = self.best(test[known], scores[known])
-        assert max(figures.values()) == pytest.approx(figures[tuple(weights)])
+        detectors = {
+            f"{what.removeprefix('detector of ')}__detector__detector": DETECTORS[name]()
+            for what, name in choices.items()
+            if what.startswith("detector")
+        }
+        assert len(detectors) == 3
+
+        def scores(weights, detectors):
+            ensemble = small(2, "fan", weights=weights).set_params(**detectors)
+            return ensemble.fit(train).score_samples(test)
+
+        expected = scores(weights, detectors)
+        best = self.best(test[known], expected[known])
+        for setting in [(1 / 3,) * 3, (1, 0, 0), (0, 1, 0), (0, 0, 1)]:
+            for chosen in (detectors, {}):
+                assert self.best(test[known], scores(setting, chosen)[known]) <= best + 1e-9
         found = read(tmp_path / "run" / "scores.csv")["score"]
-        expected = small(2, "fan", weights=weights).fit(train).score_samples(test)
         np.testing.assert_allclose(found, expected, rtol=1e-6)
-        model, _ = load_model(tmp_path / "run" / "models" / "fan.skasd")
+        model, _ = load_model(tmp_path / "run" / "models" / "submission-2" / "fan.skasd")
         np.testing.assert_allclose(model.weights, weights)
 
     def test_chosen_here_reported_there(self, run, both, small, ground_truth, tmp_path):
@@ -362,7 +348,7 @@ class TestProtocols:
         [
             (
                 [*POOLING, "--protocol", "C"],
-                "fan has labelled test clips of 00, and none of 03 to 05. For evaluation data give",
+                "fan has labelled test clips of 00, and none of 03 to 05.",
             ),
             (
                 ["--system", "imdn", "--protocol", "A"],
@@ -370,7 +356,7 @@ class TestProtocols:
             ),
             (
                 [*POOLING, "--detector", "knn", "--protocol", "A"],
-                "--detector is what --protocol A chooses: leave one away.",
+                "--detector is what --protocol A chooses: give one only.",
             ),
             (
                 ["--system", "ae", "--metric", "mse", "--protocol", "C"],
@@ -422,7 +408,9 @@ class TestIncompleteMachines:
         assert status == 0
         lines = [line for line in err.splitlines() if "An AUC needs both classes" in line]
         assert sum("Their figures are missing" in line for line in lines) == 1
-        assert sum("valve: nothing is chosen" in line for line in lines) == (protocol == "A")
+        assert sum("valve, pooling: nothing is chosen" in line for line in lines) == (
+            protocol == "A"
+        )
         metrics = pd.read_csv(tmp_path / "run" / "metrics.csv").set_index("machine")["hmean"]
         assert metrics["valve"].isna().all()
         assert metrics["total"] == pytest.approx(metrics["fan"].iloc[-1])

@@ -1,4 +1,4 @@
-"""The folder of a run: its manifest, where everything lies in it, and files that are never half."""
+"""The folder of an evaluation: its manifest, where all lies in it, files that are never half."""
 
 import contextlib
 import hashlib
@@ -8,15 +8,17 @@ import uuid
 import warnings
 from pathlib import Path
 
-from sk_asd.cli._models import versions
+from sk_asd._versions import versions
+from sk_asd.ensemble._memory import content_key
+from sk_asd.utils._clip_tables import relative_paths
 from sk_asd.utils._text import composed
 
-_FORMAT = "sk_asd run 1"
+_FORMAT = "sk_asd evaluation 1"
 _MANIFEST = "manifest.json"
 _SEALED = ("models", "parts")
 
 
-class RunFolder:
+class EvaluationFolder:
     """Folder of a run.
 
     What a run reads back, models and scores of parts, is sealed: a file beside it has the checksum
@@ -61,13 +63,13 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         path = self.path / _MANIFEST
         if not path.exists() and any(self.path.glob("[!.]*")):
-            raise ValueError(f"--out {self.path}: the folder is not empty. Choose another one.")
+            raise ValueError(f"folder={self.path}: it is not empty. Choose another one.")
         lock = filelock.FileLock(self.path / ".lock")
         try:
             with explained(self.path):
                 lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise ValueError(f"--out {self.path}: another sk-asd run is at work there.") from None
+            raise ValueError(f"folder={self.path}: another evaluation is at work there.") from None
         try:
             with explained(self.path):
                 self._token = uuid.uuid4().hex
@@ -101,14 +103,14 @@ class RunFolder:
         except (ValueError, KeyError, TypeError):
             same = False
         if not same:
-            raise ValueError(f"{self.path / _MANIFEST} is no manifest of `sk-asd run`.")
+            raise ValueError(f"{self.path / _MANIFEST} is no manifest of an evaluation.")
         differing = differences(found, json.loads(json.dumps(manifest)))
         if differing:
             if not self._is_begun():
                 return False
             raise ValueError(
-                f"--out {self.path} holds another run: {'; '.join(differing)}. Choose another "
-                "folder, or take back what has changed."
+                f"folder={self.path} holds another evaluation: {'; '.join(differing)}. Choose "
+                "another folder, or take back what has changed."
             )
         old, new = found["versions"], manifest["versions"]
         changed = [f"{k} {old.get(k)} (here {new[k]})" for k in new if old.get(k) != new[k]]
@@ -124,14 +126,21 @@ class RunFolder:
         """Whether anything has been trained."""
         return any(any((self.path / name).rglob("*.*")) for name in _SEALED)
 
-    def model(self, machine, part=None):
-        """Path of the model of a machine, or of a part of it."""
-        folder = self.path / "models"
-        return folder / f"{machine}.skasd" if part is None else folder / machine / f"{part}.skasd"
+    def model(self, unit):
+        """Path of the model of a unit."""
+        return self.path / "models" / unit.system / f"{unit.name}.skasd"
 
-    def scores(self, machine, part):
-        """Path of the scores of a part, training clips included; what is there is done."""
-        return self.path / "parts" / machine / f"{part}.csv"
+    def choices(self, unit):
+        """Path of what was chosen for a unit."""
+        return self.path / "parts" / unit.system / f"{unit.name}.json"
+
+    def scores(self, unit):
+        """Path of the scores of a unit; what is there is done."""
+        return self.path / "parts" / unit.system / f"{unit.name}.csv"
+
+    def memory(self, unit):
+        """Folder for parts of a unit that is not done yet."""
+        return self.path / "memory" / unit.system / unit.name
 
     def discard_damaged(self, path):
         """Remove a model, or the scores of a part, that are not as this run has written them.
@@ -227,10 +236,10 @@ def make_manifest(parameters, clips, root, choosing):
     Parameters
     ----------
     parameters : dict
-        System, protocol and options that scores depend on.
+        Systems, protocol and settings that scores depend on.
     clips : DataFrame
         All clips of the run.
-    root : str
+    root : str or None
         The folder of recordings.
     choosing : bool
         Whether labels of test clips are used to choose something: then they count, too.
@@ -246,20 +255,23 @@ def make_manifest(parameters, clips, root, choosing):
         "parameters": parameters,
         "data": {str(name): _fingerprint(rows, root, choosing) for name, rows in machines},
         "versions": versions(),
-        "recordings": os.path.abspath(root),
+        "recordings": None if root is None else os.path.abspath(root),
     }
 
 
 def _fingerprint(clips, root, choosing):
     """Digests of the files of a machine (names, sizes, times of modification) and of labels."""
-    from sk_asd.cli._common import relative_paths
-
-    stats = [os.stat(path) for path in clips["path"]]
-    files = [
-        f"{composed(path)} {stat.st_size} {stat.st_mtime_ns}"
-        for path, stat in zip(relative_paths(clips, root), stats)
-    ]
-    found = {"clips": len(clips), "bytes": sum(s.st_size for s in stats), "files": _digest(files)}
+    found = {"clips": len(clips)}
+    if "path" in clips:
+        stats = [os.stat(path) for path in clips["path"]]
+        found["bytes"] = sum(stat.st_size for stat in stats)
+        files = [
+            f"{composed(path)} {stat.st_size} {stat.st_mtime_ns}"
+            for path, stat in zip(relative_paths(clips, root), stats)
+        ]
+        found["files"] = _digest(files)
+    else:
+        found["files"] = content_key(clips.drop(columns="label"))
     if choosing:
         found["labels"] = _digest(f"{a} {b}" for a, b in zip(clips["domain"], clips["label"]))
     return found

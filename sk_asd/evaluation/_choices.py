@@ -50,8 +50,13 @@ def can_choose(clips, rules, where):
         Clips whose labels may be seen.
     rules : int or None
         Year of the rules.
-    where : str
+    where : object
         Whose clips they are, for the warning.
+
+    Returns
+    -------
+    bool
+        Whether they can.
     """
     try:
         dcase_score(clips, np.zeros(len(clips)), rules=rules)
@@ -187,8 +192,13 @@ def _as_it_is(system, grid):
     if kind == "metric":
         return [(kind, system[-1].detector.metric)]
     named = {cls: name for name, cls in DETECTORS.items()}
-    inner = detector_of(system).detector if kind else None
-    return [(kind, named[type(inner or KNNDetector())])] if kind else []
+    return [(kind, named[type(_inner(system))])] if kind else []
+
+
+def _inner(system):
+    """Outlier detector of every group of a Pipeline that ends in a GroupedDetector."""
+    inner = detector_of(system).detector
+    return KNNDetector() if inner is None else inner
 
 
 def _said(value):
@@ -212,7 +222,7 @@ def _variants(system, grid, train, seen):
     elif _kind(system) == "metric":
         yield from _metrics(system, seen)
     elif _kind(system) == "detector":
-        inner = detector_of(system).detector or KNNDetector()
+        inner = _inner(system)
         settings = {"contamination": inner.contamination, "threshold": inner.threshold}
         last = system.steps[-1][0]
         others = {n: cls(**settings) for n, cls in DETECTORS.items() if cls is not type(inner)}

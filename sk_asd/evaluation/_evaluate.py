@@ -176,7 +176,8 @@ def _named(systems):
             raise ValueError(f"Names of systems are names of files, too; got {name!r}.")
         if isinstance(system, str) and system not in BUILDERS:
             raise ValueError(f"There is no system {system!r}; known are {list(BUILDERS)}.")
-        if not isinstance(system, (str, BaseEstimator)) and not callable(system):
+        known = isinstance(system, (str, BaseEstimator)) or callable(system)
+        if not known or isinstance(system, type):
             raise TypeError(f"{name}: expected a system, its name or a function, got {system!r}.")
     if not systems:
         raise ValueError("No systems to evaluate.")
@@ -249,7 +250,7 @@ def _units(systems, clips, scope, choices, protocol, rules):
         grid = choices if len(systems) == 1 or choices is None else choices.get(name)
         for unit in ["all"] if own == "all" else machines:
             estimator = _made(system, None if own == "all" else unit)
-            if not hasattr(estimator, "fit") or isinstance(estimator, type):
+            if not isinstance(estimator, BaseEstimator):
                 raise TypeError(f"{name}: expected an unfitted system, got {estimator!r}.")
             if protocol != "B" and not is_choosable(estimator, grid):
                 raise ValueError(

@@ -27,7 +27,7 @@ COLUMNS = ("score", "threshold", "decision")
 class Unit:
     """What is trained at a time.
 
-    Parameters
+    Attributes
     ----------
     system : str
         Name of the system.
@@ -63,7 +63,7 @@ class Unit:
 class Outcome:
     """What a unit gives.
 
-    Parameters
+    Attributes
     ----------
     scores : DataFrame
         ``score``, ``threshold`` and ``decision`` of the test clips, with their index.

@@ -158,7 +158,7 @@ def _run(args, options, client=None):
     for _, rows in clips.groupby("machine") if scope == "machine" else [(None, clips)]:
         check_columns(rows, options)
     check_device(options.get("device", "auto"))
-    settings = {name: value for name, value in options.items() if name not in _NO_MATTER}
+    settings = {k.replace("_", "-"): v for k, v in options.items() if k not in _NO_MATTER}
     with _spoken():
         result = evaluate(
             {args.system: functools.partial(build, args.system, options)},

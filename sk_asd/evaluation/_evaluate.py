@@ -15,8 +15,8 @@ from sk_asd.evaluation._cluster import work_on_cluster
 from sk_asd.evaluation._folder import EvaluationFolder, explained, make_manifest
 from sk_asd.evaluation._protocols import DEV, EVAL, check_protocol
 from sk_asd.evaluation._result import Evaluation, comparison, metrics_table
-from sk_asd.evaluation._settings import described
-from sk_asd.evaluation._units import Unit, discard_damaged, is_done, load_system, read_outcome, work
+from sk_asd.evaluation._settings import described, plain
+from sk_asd.evaluation._units import Unit, discard_damaged, is_done, read_outcome, work
 from sk_asd.systems import make_system
 from sk_asd.systems._registry import BUILDERS
 from sk_asd.utils._clip_tables import names, relative_paths
@@ -80,7 +80,7 @@ def evaluate(
         Folder that the paths in tables are relative to; None leaves them as they are.
     settings : dict, default=None
         What the systems were made with, as JSON has it: kept in `folder`, which is refused with
-        others, and shown in the report. None describes the systems themselves.
+        others, and shown in the report. None compares all parameters of the systems.
     n_jobs : int, default=None
         Systems trained in parallel, or machines.
     client : distributed.Client, default=None
@@ -143,25 +143,38 @@ def evaluate(
     # Before any training: what rules are not defined for, and which machines have no figures.
     metrics_table(clips[clips["split"] == "test"], {"": zeros}, protocol, rules)
     units = _units(systems, clips, scope, choices, protocol, rules)
-    if settings is None:
-        settings = {unit.system: described(unit.estimator) for unit in units}
     progress = Progress(not verbose)
     if folder is None:
         if client is not None:
             raise ValueError("client= needs folder=, on storage that all workers share.")
         outcomes = _run(units, clips, None, n_jobs, None, progress)
-        return _result(units, outcomes, clips, protocol, rules, root, settings)
+        return _result(units, outcomes, clips, root, settings)
     folder = EvaluationFolder(folder)
-    parameters = {"systems": list(systems), "protocol": protocol, "rules": str(rules or 2022)}
-    scopes = {unit.system: "all" if unit.name == "all" else "machine" for unit in units}
-    parameters |= {"scope": scopes, **settings}
+    parameters = {"protocol": protocol, "rules": str(rules or 2022)}
+    parameters |= _parameters(units) if settings is None else _scopes(units) | settings
     base = _base(clips) if root is None else root
     manifest = make_manifest(parameters, clips, base, choosing=protocol != "B")
     with folder.open(manifest):
         outcomes = _run(units, clips, folder, n_jobs, client, progress)
-        result = _result(units, outcomes, clips, protocol, rules, root, settings, folder)
+        result = _result(units, outcomes, clips, root, settings, folder)
         _write(result, folder)
     return result
+
+
+def _scopes(units):
+    """Names of the systems, and whether one is for all machines."""
+    scopes = {unit.system: "all" if unit.name == "all" else "machine" for unit in units}
+    return {"systems": list(scopes), "scope": scopes}
+
+
+def _parameters(units):
+    """All that the scores of systems depend on, by words that tell what has changed."""
+    found = _scopes(units)
+    for unit in units:
+        if unit.grid is not None:
+            found[f"choices of {unit.system}"] = plain(unit.grid)
+        found |= {f"{unit}: {name}": v for name, v in described(unit.estimator).items()}
+    return found
 
 
 def _named(systems):
@@ -257,6 +270,8 @@ def _units(systems, clips, scope, choices, protocol, rules):
                     f"protocol={protocol} has nothing to choose for {name} that would not have to "
                     "be trained anew: give protocol=B, or choices."
                 )
+            if isinstance(estimator, ScoreEnsemble) and not isinstance(grid, (dict, type(None))):
+                raise TypeError(f"choices of the ensemble {name} must be one dict, got {grid!r}.")
             found.append(Unit(name, unit, estimator, grid, protocol, rules))
     return found
 
@@ -318,44 +333,35 @@ class _Lines(Progress):
         yield
 
 
-def _result(units, outcomes, clips, protocol, rules, root, settings, folder=None):
+def _result(units, outcomes, clips, root, settings, folder=None):
     test = clips[clips["split"] == "test"]
     head = [c for c in ("path", "data", "machine", "section", "domain", "label") if c in test]
     told = test[head]
     if root is not None and "path" in told:
         told = told.assign(path=relative_paths(told, root))
+    protocol, rules = units[0].protocol, units[0].rules
     tables, scores, choices = [], {}, []
-    fitted = {}
     for unit, outcome in zip(units, outcomes):
         choices += [(unit.system, protocol, unit.name, *choice) for choice in outcome.choices]
         scores.setdefault(unit.system, []).append(outcome.scores)
-        fitted[unit.system, unit.name] = unit, outcome.system
     for name, parts in scores.items():
         found = pd.concat(parts).loc[test.index]
         scores[name] = found["score"].to_numpy()
         tables.append(told.assign(system=name, protocol=protocol).join(found))
-
-    def load(system, machine):
-        if (system, machine) not in fitted and (system, "all") not in fitted:
-            known = ", ".join(f"{a} ({b})" for a, b in fitted)
-            raise ValueError(f"There is no model of {system} for {machine}; there are {known}.")
-        unit, model = fitted.get((system, machine)) or fitted[system, "all"]
-        return model if model is not None else load_system(unit, folder)
-
-    columns = ["system", "protocol", "machine", "choice", "value"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said before any training
         metrics = metrics_table(test, scores, protocol, rules)
     return Evaluation(
-        pd.concat(tables, ignore_index=True),
-        metrics,
-        pd.DataFrame(choices, columns=columns),
-        comparison(metrics),
-        protocol,
-        settings,
-        clips,
-        rules,
-        load,
+        scores=pd.concat(tables, ignore_index=True),
+        metrics=metrics,
+        choices=pd.DataFrame(choices, columns=["system", "protocol", "machine", "choice", "value"]),
+        comparison=comparison(metrics),
+        protocol=protocol,
+        settings=settings or {},
+        clips=clips,
+        _rules=rules,
+        _fitted=[(unit, outcome.system) for unit, outcome in zip(units, outcomes)],
+        _folder=folder,
     )
 
 

@@ -109,7 +109,7 @@ class EvaluationFolder:
             if not self._is_begun():
                 return False
             raise ValueError(
-                f"folder={self.path} holds another evaluation: {'; '.join(differing)}. Choose "
+                f"folder={self.path} holds another evaluation: {_some(differing)}. Choose "
                 "another folder, or take back what has changed."
             )
         old, new = found["versions"], manifest["versions"]
@@ -295,7 +295,7 @@ def differences(old, new):
         Differences in parameters and data, the old value first.
     """
     told = [
-        f"{name.replace('_', '-')} {_value(old, name)} (here {_value(new, name)})"
+        f"{name} {_value(old, name)} (here {_value(new, name)})"
         for name in {**old["parameters"], **new["parameters"]}
         if old["parameters"].get(name) != new["parameters"].get(name)
     ]
@@ -314,6 +314,11 @@ def differences(old, new):
         else:
             told.append(f"recordings of {machine} have changed")
     return told
+
+
+def _some(told, most=4):
+    more = f"; and {len(told) - most} more" if len(told) > most else ""
+    return "; ".join(told[:most]) + more
 
 
 def _value(manifest, name):

@@ -1,7 +1,7 @@
 """What an evaluation has found: tables, models, the report, the files of the challenge."""
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy.stats import hmean
 
 from sk_asd.evaluation._protocols import DEV, PROTOCOLS, reported_clips
+from sk_asd.evaluation._units import load_system
 from sk_asd.metrics import dcase_scores, write_submission
 from sk_asd.metrics._dcase import NotMeasurable, rules_for
 from sk_asd.systems import REPORT_RESULTS
@@ -65,7 +66,8 @@ class Evaluation:
     settings: dict
     clips: pd.DataFrame
     _rules: int | None = None
-    _load: object = field(default=None)  # gives the fitted system of a system's and unit's name
+    _fitted: list = ()  # units and their systems, None where that is in the folder
+    _folder: object = None
 
     @property
     def systems(self):
@@ -95,7 +97,11 @@ class Evaluation:
         OSError, ValueError
             If there is none, or its file cannot be loaded.
         """
-        return self._load(system, machine)
+        for unit, fitted in self._fitted:
+            if unit.system == system and unit.name in (machine, "all"):
+                return load_system(unit, self._folder) if fitted is None else fitted
+        known = "; ".join(str(unit) for unit, _ in self._fitted)
+        raise ValueError(f"There is no model of {system!r} for {machine!r}; there are {known}.")
 
     def write_submission(self, folder, system=None):
         """Write the files that the challenge asks for.
@@ -210,7 +216,7 @@ class Evaluation:
             ]
             try:
                 found += explain_clips(
-                    self._load(self.systems[0], machine),
+                    self.model(self.systems[0], machine),
                     rows,
                     train,
                     scores=known["score"].to_numpy(),

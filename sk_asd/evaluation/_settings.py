@@ -6,28 +6,34 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 
-def described(value):
-    """Say what a value is, the same in every process.
+def described(estimator):
+    """Parameters of an estimator, and of those within it, the same in every process.
 
     Parameters
     ----------
-    value : object
-        An unfitted estimator, or any of its parameters.
+    estimator : estimator
+        Unfitted.
 
     Returns
     -------
-    dict, list, str, int, float, bool or None
-        An estimator is a dict of its class and parameters, an array a digest.
+    dict
+        Names as ``get_params`` gives them, and values that JSON has: of an estimator its class, of
+        an array a digest.
     """
+    names = {name: plain(value) for name, value in sorted(estimator.get_params().items())}
+    return {"class": type(estimator).__name__, **names}
+
+
+def plain(value):
+    """A parameter as JSON has it."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, BaseEstimator):
-        parameters = value.get_params(deep=False).items()
-        return {"": type(value).__name__, **{name: described(v) for name, v in parameters}}
+        return type(value).__name__
     if isinstance(value, dict):
-        return {str(name): described(v) for name, v in value.items()}
+        return {str(name): plain(v) for name, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [described(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
         return f"{value.dtype}{value.shape} {hashlib.sha256(value.tobytes()).hexdigest()[:16]}"
     if hasattr(value, "__qualname__"):  # a class or function

@@ -149,7 +149,7 @@ class TestOneRun:
         manifest = json.loads((finished[0] / "manifest.json").read_text())
         assert manifest["parameters"] == {
             **{"systems": ["pooling"], "protocol": "B", "rules": "2022"},
-            **{"scope": {"pooling": "machine"}, "seed": 0, "n_fft": 512, "n_mels": 16},
+            **{"scope": {"pooling": "machine"}, "seed": 0, "n-fft": 512, "n-mels": 16},
         }
         assert manifest["recordings"] == str(dev)
         assert [manifest["data"][machine]["clips"] for machine in ("fan", "valve")] == [30, 30]

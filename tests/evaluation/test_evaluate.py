@@ -1,6 +1,7 @@
 """Evaluations called from Python."""
 
 import functools
+import pickle
 import warnings
 from pathlib import Path
 
@@ -95,6 +96,8 @@ class TestTables:
         expected = pooled().fit(train).score_samples(test)
         np.testing.assert_allclose(result.scores["score"], expected)
         assert result.model("Pipeline") is result.model("Pipeline", "fan")
+        again = pickle.loads(pickle.dumps(result))
+        pd.testing.assert_frame_equal(again.scores, result.scores)
 
     def test_a_function_makes_a_system_for_each_machine(self, clips):
         asked = []
@@ -277,6 +280,13 @@ class TestChoices:
         with pytest.raises(error, match=message):
             evaluate(systems, clips)
 
+    def test_choices_of_an_ensemble_are_one_dict(self, clips):
+        ensemble = ScoreEnsemble([("a", pooled()), ("b", pooled())])
+        with pytest.raises(TypeError, match="choices of the ensemble ScoreEnsemble must be one"):
+            evaluate(ensemble, clips, protocol="A", choices=[{"weights": [(1, 0)]}])
+        result = evaluate(ensemble, clips, protocol="A", choices={"weights": [(1, 0), (0, 1)]})
+        assert set(result.choices["value"]) <= {0.0, 0.5, 1.0}
+
     def test_nothing_to_choose(self, clips):
         system = pooled(IsolationForest())
         with pytest.raises(ValueError, match="protocol=A has nothing to choose for Pipeline"):
@@ -323,7 +333,8 @@ class TestFolder:
     def test_other_systems_are_refused(self, clips, tmp_path):
         evaluate({"own": pooled()}, clips, folder=tmp_path / "x")
         other = pooled(KNNDetector(n_neighbors=2))
-        with pytest.raises(ValueError, match=r"holds another evaluation: own .*n_neighbors"):
+        message = r"fan, own: detector__detector__n_neighbors 1 \(here 2\)"
+        with pytest.raises(ValueError, match=message):
             evaluate({"own": other}, clips, folder=tmp_path / "x")
         with pytest.raises(ValueError, match="scope"):
             evaluate({"own": pooled()}, clips, scope="all", folder=tmp_path / "x")
@@ -368,11 +379,13 @@ class TestFolder:
                 return self
 
         system = {"own": pooled(Own())}
+        fan = clips[clips["machine"] == "fan"]
         with pytest.warns(UserWarning, match="fan, own: no model file is written"):
-            first = evaluate(system, clips, folder=tmp_path / "x")
-        again = evaluate(system, clips, folder=tmp_path / "x")
+            first = evaluate(system, fan, folder=tmp_path / "x")
+        again = evaluate(system, fan, folder=tmp_path / "x")
         np.testing.assert_array_equal(first.scores["score"], again.scores["score"])
 
+    @pytest.mark.slow
     def test_workers(self, clips, tmp_path):
         alone = evaluate({"a": pooled(), "b": pooled()}, clips)
         for folder in (None, tmp_path / "x"):

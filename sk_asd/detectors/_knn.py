@@ -4,7 +4,7 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from sklearn.metrics import pairwise_distances_chunked
+from sklearn.metrics import pairwise_distances, pairwise_distances_chunked
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
@@ -27,6 +27,9 @@ class KNNDetector(BankDetector):
         Number of nearest training clips.
     metric : str or callable, default="cosine"
         Any metric of :class:`~sklearn.neighbors.NearestNeighbors`.
+    standardize : bool, default=False
+        Divide every feature by its standard deviation over the training clips, after its mean has
+        been subtracted, so that a quiet band counts as much as a loud one.
     aggregation : {"mean", "max"}, default="mean"
         Mean of the k distances, or the largest of them, as in [1]_.
     density_neighbors : int, default=None
@@ -47,10 +50,13 @@ class KNNDetector(BankDetector):
     offset_ : float
         Threshold on ``score_samples``.
     center_ : ndarray of shape (n_features,)
-        What is subtracted from clips before they are compared: the mean training clip for Euclidean
-        distances, which would cancel where features have a large offset, else zeros.
+        What is subtracted from clips before they are compared: the mean training clip with
+        `standardize` and for Euclidean distances, which would cancel where features have a large
+        offset, else zeros.
+    scale_ : ndarray of shape (n_features,)
+        What they are then divided by: ones without `standardize`.
     neighbors_ : NearestNeighbors
-        The memory of training clips, without ``center_``.
+        The memory of training clips, without ``center_`` and in units of ``scale_``.
     density_ : ndarray of shape (n_clips,) or None
         Mean distance of every training clip to the `density_neighbors` nearest others.
     n_features_in_ : int
@@ -86,17 +92,19 @@ class KNNDetector(BankDetector):
         **BankDetector._parameter_constraints,
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "metric": [str, callable],
+        "standardize": ["boolean"],
         "aggregation": [StrOptions({"mean", "max"})],
         "density_neighbors": [Interval(Integral, 1, None, closed="left"), None],
         "n_jobs": [Integral, None],
     }
-    _state = ("center_", "neighbors_", "density_")
+    _state = ("center_", "scale_", "neighbors_", "density_")
 
     def __init__(
         self,
         n_neighbors=1,
         *,
         metric="cosine",
+        standardize=False,
         aggregation="mean",
         density_neighbors=None,
         contamination=0.1,
@@ -105,6 +113,7 @@ class KNNDetector(BankDetector):
     ):
         self.n_neighbors = n_neighbors
         self.metric = metric
+        self.standardize = standardize
         self.aggregation = aggregation
         self.density_neighbors = density_neighbors
         self.contamination = contamination
@@ -113,18 +122,22 @@ class KNNDetector(BankDetector):
 
     def _fit(self, X):
         check_n_neighbors(self.n_neighbors, len(X))
-        self.center_ = center_of(X, self.metric)
+        self.center_ = X.mean(axis=0) if self.standardize else center_of(X, self.metric)
+        self.scale_ = spread_of(X) if self.standardize else np.ones(X.shape[1])
         self.neighbors_ = NearestNeighbors(
             n_neighbors=self.n_neighbors, metric=self.metric, n_jobs=self.n_jobs
-        ).fit(X - self.center_)
+        ).fit(self._scaled(X))
         self.density_ = None
         if self.density_neighbors is not None:
-            return self._fit_density(X - self.center_)
+            return self._fit_density(self._scaled(X))
         # Without an argument scikit-learn leaves each clip out of its own neighbours.
         return self._aggregate(self.neighbors_.kneighbors()[0])
 
+    def _scaled(self, X):
+        return (X - self.center_) / self.scale_
+
     def _score(self, X):
-        X = X - self.center_
+        X = self._scaled(X)
         if self.density_ is None:
             return self._aggregate(self.neighbors_.kneighbors(X)[0])
         return self._score_ratios(X, lambda rows: self.density_)
@@ -179,17 +192,22 @@ class KNNDetector(BankDetector):
         """Distance to the mean of the nearest training clips."""
         if self.density_ is not None or self.metric not in ("euclidean", "cosine"):
             return None
-        nearest = self.neighbors_.kneighbors(X - self.center_, return_distance=False)
-        near = self.center_ + self._searched()[nearest]
+        nearest = self.neighbors_.kneighbors(self._scaled(X), return_distance=False)
+        near = self.center_ + self.scale_ * self.neighbors_._fit_X[nearest]
         if self.metric == "euclidean":
             expected = near.mean(axis=1)
-            return expected, X - expected
+            return expected, (X - expected) / self.scale_**2
+        if self.standardize:
+            return None
         # Twice the cosine distance is the squared distance of vectors of unit length.
         least = np.finfo(float).tiny
         length = np.maximum(np.linalg.norm(X, axis=1, keepdims=True), least)
         near = near / np.maximum(np.linalg.norm(near, axis=2, keepdims=True), least)
         expected = length * near.mean(axis=1)
         return expected, (X - expected) / length**2
+
+    def _distances(self, a, b):
+        return pairwise_distances(self._scaled(a), self._scaled(b), metric=self.metric)
 
     def _exported(self):
         return _KNNLayer(self)
@@ -206,12 +224,15 @@ class _KNNLayer(nn.Module):
         super().__init__()
         self.k = detector.n_neighbors
         self.mean = detector.aggregation == "mean"
-        self.distances = MemoryLayer(detector._searched(), detector.metric, detector.center_)
+        zeros = np.zeros_like(detector.center_)
+        self.distances = MemoryLayer(detector.neighbors_._fit_X, detector.metric, zeros)
+        self.register_buffer("center", double(detector.center_))
+        self.register_buffer("scale", double(detector.scale_))
         density = detector.density_
         self.register_buffer("density", None if density is None else double(_guarded(density)))
 
     def forward(self, x):
-        distances = self.distances(x)
+        distances = self.distances((x - self.center) / self.scale)
         if self.density is not None:
             distances = distances / self.density
         nearest = torch.topk(distances, self.k, dim=1, largest=False).values
@@ -221,6 +242,13 @@ class _KNNLayer(nn.Module):
 def center_of(X, metric):
     """What to subtract from clips before they are compared by a metric, so that nothing cancels."""
     return X.mean(axis=0) if metric in BY_PRODUCTS else np.zeros(X.shape[1])
+
+
+def spread_of(X):
+    """Standard deviation of every feature; 1 where it is constant, but for rounding."""
+    scale = X.std(axis=0)
+    scale[scale <= 1e-7 * np.abs(X).max(axis=0)] = 1.0
+    return scale
 
 
 def check_n_neighbors(n_neighbors, n_clips):

@@ -8,6 +8,7 @@ from sklearn.covariance import empirical_covariance, ledoit_wolf_shrinkage, oas
 from torch import nn
 
 from sk_asd.detectors._bank import BankDetector
+from sk_asd.detectors._knn import spread_of
 from sk_asd.detectors._layers import double
 from sk_asd.utils._sklearn import Interval, StrOptions
 
@@ -27,6 +28,9 @@ class MahalanobisDetector(BankDetector):
         The constant :math:`\rho` on the diagonal; as the shrinkage target it is taken relative to
         the mean variance :math:`\mathrm{tr}(S)/d`, so that the scores do not depend on the unit
         of the features.
+    standardize : bool, default=False
+        Divide every feature by its standard deviation over the training clips before the covariance
+        is shrunk: the shrinkage then keeps quiet bands apart as it keeps loud ones.
     contamination : float, default=0.1
         Share of normal clips below the threshold; it sets ``offset_`` and never the scores.
     threshold : {"quantile", "gamma"}, default="quantile"
@@ -69,6 +73,7 @@ class MahalanobisDetector(BankDetector):
         **BankDetector._parameter_constraints,
         "shrinkage": [StrOptions({"ledoit_wolf", "oas"}), Interval(Real, 0, 1, closed="both")],
         "ridge": [Interval(Real, 0, None, closed="left")],
+        "standardize": ["boolean"],
     }
     _state = ("location_", "shrinkage_", "precision_")
 
@@ -77,11 +82,13 @@ class MahalanobisDetector(BankDetector):
         *,
         shrinkage="ledoit_wolf",
         ridge=1e-6,
+        standardize=False,
         contamination=0.1,
         threshold="quantile",
     ):
         self.shrinkage = shrinkage
         self.ridge = ridge
+        self.standardize = standardize
         self.contamination = contamination
         self.threshold = threshold
 
@@ -89,6 +96,10 @@ class MahalanobisDetector(BankDetector):
         n_clips, n_features = X.shape
         self.location_ = X.mean(axis=0)
         centred = X - self.location_
+        scale = np.ones(n_features)
+        if self.standardize:
+            scale = spread_of(X)
+            centred /= scale
         covariance = empirical_covariance(centred, assume_centered=True)
         mean_variance = np.trace(covariance) / n_features
         if self.shrinkage == "ledoit_wolf":
@@ -99,7 +110,8 @@ class MahalanobisDetector(BankDetector):
             self.shrinkage_ = float(self.shrinkage)
         keep = 1 - self.shrinkage_
         target = (self.shrinkage_ + self.ridge) * mean_variance * np.eye(n_features)
-        self.precision_ = self._invert(keep * covariance + target)
+        precision = self._invert(keep * covariance + target)
+        self.precision_ = precision / np.outer(scale, scale) if self.standardize else precision
 
         # Covariance without clip i, mean included, is a rank-one change of that of all clips:
         # n/(n-1) S - n/(n-1)^2 d d'. Sherman and Morrison give its inverse in closed form.

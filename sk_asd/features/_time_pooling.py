@@ -15,7 +15,7 @@ from sk_asd.utils._sklearn import Interval, _check_feature_names_in, _fit_contex
 from sk_asd.utils._validation import check_features
 
 _BLOCK_BYTES = 4 * 2**20
-_STATISTICS = ("mean", "std", "max", "gwrp")
+_STATISTICS = ("mean", "std", "min", "max", "gwrp", "flux")
 # Ranks of less weight than this, relative to the first, change nothing in float32.
 _LEAST_WEIGHT = 1e-12
 
@@ -25,10 +25,11 @@ class TimePooling(LabelledOutput, BaseEstimator):
 
     Parameters
     ----------
-    statistics : sequence of {"mean", "std", "max", "gwrp"}, default=("mean", "std")
+    statistics : sequence of {"mean", "std", "min", "max", "gwrp", "flux"}, default=("mean", "std")
         What to compute, in the order of the result. "gwrp" is global weighted ranking pooling
         [1]_: the frames of a bin are sorted from high to low, and frame ``j`` has the weight
-        ``r ** j``, the weights being scaled to a sum of 1.
+        ``r ** j``, the weights being scaled to a sum of 1. "flux" is the mean absolute difference
+        from one frame to the next, that is how much a bin moves; 0 for a single frame.
     r : float, default=1.0
         Decay of "gwrp", from 0 (the largest value) to 1 (the mean). [2]_ has 1 for steady machines
         and down to 0.46 for valves.
@@ -196,7 +197,9 @@ def _pool(statistic, values, weights):
     if statistic == "gwrp":
         ascending = np.sort(values, axis=-1)
         return np.multiply(ascending, weights[::-1], out=ascending).sum(axis=-1)
-    return {"mean": np.mean, "std": np.std, "max": np.max}[statistic](values, axis=-1)
+    if statistic == "flux":
+        return np.abs(np.diff(values, axis=-1)).sum(axis=-1) / max(1, values.shape[-1] - 1)
+    return getattr(np, statistic)(values, axis=-1)
 
 
 def parts_over_time(statistic, clip, r=1.0):
@@ -204,7 +207,7 @@ def parts_over_time(statistic, clip, r=1.0):
 
     Parameters
     ----------
-    statistic : {"mean", "std", "max", "gwrp"}
+    statistic : {"mean", "std", "min", "max", "gwrp", "flux"}
         As :class:`~sk_asd.features.TimePooling` knows them.
     clip : ndarray of shape (n_bins, n_frames)
         Features of a clip.
@@ -226,9 +229,15 @@ def parts_over_time(statistic, clip, r=1.0):
         parts = np.divide(squares, std, out=np.zeros_like(squares), where=std > 0)
         return parts, np.full(clip.shape, 1 / n_frames)
     weights = np.full(clip.shape, 1 / n_frames)
+    if statistic == "flux" and n_frames > 1:
+        weights = np.full(clip.shape, 1 / (n_frames - 1))
+        weights[:, 0] = 0  # a step belongs to the frame that it leads to
+        return weights * np.abs(np.diff(clip, axis=1, prepend=clip[:, :1])), weights
+    if statistic == "flux":
+        return np.zeros(clip.shape), weights
     if statistic != "mean":
-        ranking = _ranking_weights(0.0 if statistic == "max" else r, n_frames)
-        order = np.argsort(-clip, axis=1, kind="stable")
+        ranking = _ranking_weights(r if statistic == "gwrp" else 0.0, n_frames)
+        order = np.argsort(clip if statistic == "min" else -clip, axis=1, kind="stable")
         np.put_along_axis(weights, order, np.broadcast_to(ranking, clip.shape), axis=1)
     return weights * clip, weights
 
@@ -251,8 +260,15 @@ class _PoolingLayer(nn.Module):
     def _std(self, features):
         return (features - features.mean(dim=2, keepdim=True)).square().mean(dim=2).sqrt()
 
+    def _min(self, features):
+        return features.amin(dim=2)
+
     def _max(self, features):
         return features.amax(dim=2)
+
+    def _flux(self, features):
+        steps = features[:, :, 1:] - features[:, :, :-1]
+        return steps.abs().sum(dim=2) / max(1, features.shape[2] - 1)
 
     def _gwrp(self, features):
         if self.even:

@@ -10,6 +10,7 @@ _WHERE = {
     "make_baseline": "_reconstruction",
     "make_imdn": "_probabilistic",
     "make_mhcr": "_classification",
+    "make_instant": "_without_network",
     "make_pooling": "_without_network",
     "make_sc": "_classification",
     "make_sc_wav2vec": "_classification",

@@ -89,6 +89,10 @@ SINGLE = {
     ),
 }
 ENSEMBLES = {
+    "instant": Builder(
+        "make_instant",
+        "three ways to pool a log-mel spectrogram, fused; the best without a network, in seconds",
+    ),
     "submission-1": Builder(
         "make_submission",
         "all six subsystems, the scores of each normalised per predicted domain",
@@ -125,7 +129,7 @@ def make_system(name, machine=None, **options):
     ----------
     name : str
         "pooling", "sc", "mhcr", "sc-wav2vec", "wsp-nfcdee", "imdn" or "aegan-ad"; a baseline, "ae"
-        or "mobilenetv2"; an ensemble, "submission-1" to "submission-4" or "best".
+        or "mobilenetv2"; an ensemble, "instant", "submission-1" to "submission-4" or "best".
     machine : str, default=None
         Machine whose settings are taken, where it is in the tables of the AITHU report and the
         system has settings of its own for it.

@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 from scipy.spatial.distance import cdist
+from sklearn.base import clone
 from sklearn.covariance import LedoitWolf
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
@@ -55,6 +56,31 @@ def test_knn_against_the_distance_matrix(clips, metric, aggregation, take):
     np.fill_diagonal(own, np.inf)
     expected = take(np.sort(own, axis=1)[:, :3], axis=1)
     np.testing.assert_allclose(detector.training_scores_, -expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "detector", [MahalanobisDetector(standardize=True), KNNDetector(standardize=True)]
+)
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_standardised_features_by_hand(clips, detector, metric):
+    """As the detector alone on standardised features, whatever the units of the columns."""
+    if isinstance(detector, KNNDetector):
+        detector = clone(detector).set_params(metric=metric)
+    loud = clips * [1, 100, 1e-3, 7, 1] + [0, 5, 0, -1000, 2]
+    loud[:, 4] = 3.3  # a dead band
+    new = 1.1 * loud[:7] + 0.2
+    mean, scale = loud.mean(axis=0), loud.std(axis=0)
+    scale[4] = 1
+    plain = clone(detector).set_params(standardize=False).fit((loud - mean) / scale)
+    fitted = clone(detector).fit(loud)
+    np.testing.assert_allclose(fitted.score_samples(new), plain.score_samples((new - mean) / scale))
+    np.testing.assert_allclose(fitted.training_scores_, plain.training_scores_, rtol=1e-6)
+    # What explains a score is in the units of the features.
+    form = fitted._quadratic_form(new)
+    if form is not None:
+        expected, gradient = form
+        squared = ((new - expected) * gradient).sum(axis=1)
+        np.testing.assert_allclose(squared, fitted.score_samples(new) ** 2, rtol=1e-6)
 
 
 def test_lof_is_scikit_learns(clips):

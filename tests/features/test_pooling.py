@@ -30,6 +30,15 @@ def test_by_hand():
     assert pool.n_features_in_ == 2
 
 
+def test_minimum_and_flux_by_hand():
+    X = np.array([[[1.0, 5.0, 3.0], [2.0, 2.0, 2.0]]])
+    pool = TimePooling(statistics=("min", "flux"))
+    np.testing.assert_allclose(pool.fit_transform(X), [[1.0, 2.0, 3.0, 0.0]])
+    assert pool.get_feature_names_out().tolist() == ["min_x0", "min_x1", "flux_x0", "flux_x1"]
+    # One frame does not move.
+    np.testing.assert_array_equal(pool.fit_transform(X[:, :, 1:2]), [[5.0, 2.0, 0.0, 0.0]])
+
+
 def test_default_is_mean_and_standard_deviation(features):
     expected = np.concatenate([features.mean(axis=2), features.std(axis=2)], axis=1)
     np.testing.assert_allclose(TimePooling().fit_transform(features), expected)

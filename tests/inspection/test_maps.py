@@ -29,7 +29,7 @@ from sk_asd.inspection import anomaly_map
 from sk_asd.networks import Wav2Vec1
 
 
-@pytest.mark.parametrize("statistic", ["mean", "std", "max", "gwrp"])
+@pytest.mark.parametrize("statistic", ["mean", "std", "min", "max", "gwrp", "flux"])
 def test_a_statistic_is_the_sum_of_its_parts(statistic):
     clip = np.random.default_rng(0).normal(size=(3, 7))
     clip[2] = 5.0
@@ -43,6 +43,9 @@ def test_parts_by_hand():
     clip = np.array([[4.0, 1.0, 2.0]])
     assert_allclose(parts_over_time("mean", clip)[0], [[4 / 3, 1 / 3, 2 / 3]])
     assert_allclose(parts_over_time("max", clip)[0], [[4, 0, 0]])
+    assert_allclose(parts_over_time("min", clip)[0], [[0, 1, 0]])
+    assert_allclose(parts_over_time("flux", clip)[0], [[0, 1.5, 0.5]])
+    assert_allclose(parts_over_time("flux", clip[:, :1])[0], [[0]])
     # Weights 1, 1/2, 1/4 over 7/4 in the order 4, 2, 1.
     assert_allclose(parts_over_time("gwrp", clip, r=0.5)[0], [[16 / 7, 1 / 7, 4 / 7]])
 

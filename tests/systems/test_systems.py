@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV
@@ -13,7 +14,9 @@ from sklearn.model_selection import GridSearchCV
 from sk_asd import systems
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, MahalanobisDetector
+from sk_asd.export import export_onnx
 from sk_asd.features import STFT, LogMel
+from sk_asd.inspection import anomaly_map
 from sk_asd.metrics import dcase_score, dcase_scorer
 from sk_asd.model_selection import NormalTrainSplit
 from sk_asd.systems import (
@@ -21,6 +24,7 @@ from sk_asd.systems import (
     make_aegan_ad,
     make_baseline,
     make_imdn,
+    make_instant,
     make_mhcr,
     make_pooling,
     make_sc,
@@ -324,3 +328,41 @@ def test_scores_on_real_recordings(real_data):
     system = make_pooling(r=0.88).fit(train(clips))
     test = clips[clips.split == "test"]
     assert dcase_score(test, system.score_samples(test)) > 0.70
+
+
+class TestInstant:
+    def test_is_the_mean_of_its_members(self, clips):
+        train, test = (clips[clips["split"] == s] for s in ("train", "test"))
+        instant = make_instant().fit(train)
+        assert list(instant.named_estimators_) == ["ranks", "flux", "peaks"]
+        matrix = np.asarray(instant.transform(test))
+        np.testing.assert_allclose(instant.score_samples(test), matrix.mean(axis=1))
+        np.testing.assert_array_equal(instant.weights_, [1 / 3] * 3)
+        again = clone(instant).fit(train)  # nothing is drawn
+        np.testing.assert_array_equal(again.score_samples(test), instant.score_samples(test))
+
+    def test_explained_and_exported(self, clips, tmp_path):
+        pytest.importorskip("onnxruntime")
+        train, test = (clips[clips["split"] == s] for s in ("train", "test"))
+        instant = make_instant().fit(train)
+        for member in instant.named_estimators_:
+            found = anomaly_map(instant, test.iloc[:2], member=member)
+            assert found.attrs["method"] == "distance"
+            assert found.dims == ("clip", "mel", "frame")
+        export_onnx(instant, tmp_path / "m.onnx", clips=test)
+
+    def test_what_moves_is_heard(self):
+        """A band that flutters, with the mean level that it always has."""
+        rng = np.random.default_rng(0)
+        time = np.arange(16000) / 16000
+
+        def clip(depth):
+            envelope = 1 + depth * np.sign(np.sin(2 * np.pi * 6 * time))
+            return 0.1 * envelope * np.sin(2 * np.pi * 1000 * time) + 0.01 * rng.normal(size=16000)
+
+        audio = [clip(0) for _ in range(30)] + [clip(0.8) for _ in range(10)]
+        split = ["train"] * 20 + ["test"] * 20
+        table = pd.DataFrame({"audio": audio, "sr": 16000, "split": split, "machine": "m"})
+        flux = make_instant(by="machine").named_estimators["flux"]
+        scores = flux.fit(table[:20]).score_samples(table[20:])
+        assert scores[:10].min() > scores[10:].max()

@@ -11,7 +11,7 @@ from sk_asd.embedders._heads import ClassificationHead, HeadsLoss, RegressionHea
 
 
 def small(**params):
-    defaults = {"n_frames": 16, "window_hop": 4, "embedding_dim": 8, "module__width": 0.1}
+    defaults = {"n_frames": 16, "window_hop": 4, "module__embedding_dim": 8, "module__width": 0.1}
     training = {"max_epochs": 2, "batch_size": 16, "random_state": 0}
     return MultiHeadEmbedder("cnn6", **{**defaults, **training, **params})
 
@@ -61,7 +61,7 @@ class TestWhichHeads:
         assert labels.heads_ == {"class": "classification"}
 
     def test_one_head_is_a_section_embedder(self, clips):
-        params = {"n_frames": 16, "embedding_dim": 8, "module__width": 0.1, "max_epochs": 2}
+        params = {"n_frames": 16, "module__embedding_dim": 8, "module__width": 0.1, "max_epochs": 2}
         params |= {"window_hop": 4, "batch_size": 16, "random_state": 0}
         np.testing.assert_array_equal(
             small(targets=["section"]).fit_transform(clips),

@@ -16,7 +16,7 @@ from sk_asd.utils._windows import RandomWindowSampler
 
 
 def small(**params):
-    defaults = {"n_frames": 16, "window_hop": 4, "embedding_dim": 8, "module__width": 0.1}
+    defaults = {"n_frames": 16, "window_hop": 4, "module__embedding_dim": 8, "module__width": 0.1}
     training = {"max_epochs": 2, "batch_size": 16, "random_state": 0}
     return SectionEmbedder("cnn6", **{**defaults, **training, **params})
 

@@ -42,7 +42,9 @@ def outputs_of(module, layer):
     """The network of an embedder up to a layer, ``"embedding"`` or ``"penultimate"``."""
     *before, backbone = module
     check_layer(backbone, layer)
-    return module if layer == "embedding" else nn.Sequential(*before, _Penultimate(backbone))
+    if layer == "embedding":
+        return module
+    return nn.Sequential(*before, _Penultimate(backbone)).train(module.training)
 
 
 class PReLULayer(nn.Module):

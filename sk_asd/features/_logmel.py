@@ -13,7 +13,6 @@ from sk_asd.utils._sklearn import Interval, StrOptions
 # Filters multiplied together: neighbours share most of their bins, and each such block is
 # multiplied with its own bins alone.
 _BLOCK = 32
-_LEAST_POWER = 1e-10  # less is raised to it, as librosa does
 
 
 class LogMel(Spectrogram):
@@ -53,6 +52,8 @@ class LogMel(Spectrogram):
     norm : "slaney", float or None, default="slaney"
         "slaney" divides every filter by its width in Hz, a number scales it to that norm, None
         leaves its peak at 1; see ``librosa.filters.mel``.
+    amin : float, default=1e-10
+        Smallest power; less is raised to it. Recordings in physical units may need less.
     top_db : float, default=80.0
         Values more than this below the largest value of their clip are raised to it; None leaves
         them.
@@ -127,6 +128,7 @@ class LogMel(Spectrogram):
         "n_mels": [Interval(Integral, 1, None, closed="left")],
         "htk": ["boolean"],
         "norm": [StrOptions({"slaney"}), Interval(Real, 0, None, closed="neither"), None],
+        "amin": [Interval(Real, 0, None, closed="neither")],
         "top_db": [Interval(Real, 0, None, closed="left"), None],
     }
     _state = ("mel_basis_", "frequencies_")
@@ -146,6 +148,7 @@ class LogMel(Spectrogram):
         fmax=None,
         htk=False,
         norm="slaney",
+        amin=1e-10,
         top_db=80.0,
         duration=None,
         on_length="error",
@@ -166,6 +169,7 @@ class LogMel(Spectrogram):
         self.fmax = fmax
         self.htk = htk
         self.norm = norm
+        self.amin = amin
         self.top_db = top_db
         self.duration = duration
         self.on_length = on_length
@@ -207,7 +211,7 @@ class LogMel(Spectrogram):
     def _to_db(self, mel):
         """Convert one clip from power to decibels, in place."""
         # torch's logarithm is vectorised on every processor.
-        torch.from_numpy(mel).clamp_(min=_LEAST_POWER).log10_().mul_(10.0)
+        torch.from_numpy(mel).clamp_(min=self.amin).log10_().mul_(10.0)
         if self.top_db is not None:
             np.maximum(mel, mel.max() - np.float32(self.top_db), out=mel)
 
@@ -222,11 +226,11 @@ class _LogMelLayer(SpectrogramLayer):
         super().__init__(extractor, bins)
         basis = torch.from_numpy(extractor.mel_basis_[:, bins].T.copy())
         self.register_buffer("basis", basis)
-        self.top_db = extractor.top_db
+        self.amin, self.top_db = extractor.amin, extractor.top_db
 
     def forward(self, waveform):
         mel = (self._spectra(waveform) @ self.basis).transpose(1, 2)
-        decibels = torch.log(mel.clamp(min=_LEAST_POWER)) * (10.0 / math.log(10.0))
+        decibels = torch.log(mel.clamp(min=self.amin)) * (10.0 / math.log(10.0))
         if self.top_db is None:
             return decibels
         loudest = decibels.amax(dim=(1, 2), keepdim=True)

@@ -134,7 +134,6 @@ def test_top_db_is_a_matter_of_each_clip(waves):
 
 def test_silence(waves):
     assert (LogMel().fit_transform(np.zeros_like(waves)) == -100.0).all()
-    assert (LogMel(ref="max").fit_transform(np.zeros_like(waves)) == 0.0).all()
     assert (STFT().fit_transform(np.zeros_like(waves)) == 0.0).all()
 
 

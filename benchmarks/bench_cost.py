@@ -74,7 +74,8 @@ def measure(name, budget, smoke):
         random_state=0,
     )
     train = clips[clips["split"] == "train"]
-    system = make(MACHINE, random_state=0, **given)
+    machine = () if name.endswith("baseline") else (MACHINE,)
+    system = make(*machine, random_state=0, **given)
     (network, *_) = networks(system)
     epochs = network.max_epochs
     if name in LARGE:

@@ -298,11 +298,11 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
         if self.max_time is not None:
             net.deadline = start + self.max_time
         net.initialize().partial_fit(training.dataset, y=None)
+        self.net_ = to_cpu(net)
         self.n_epochs_ = len(net.history)
         self.stop_reason_ = "max_epochs" if self.n_epochs_ == self.max_epochs else "callback"
         if net.out_of_time:
             self.stop_reason_ = "max_time"
-        self.net_ = to_cpu(net)
         self.fit_time_ = time.monotonic() - start
         if context is not None:
             context.call_on_fit_task_end(

@@ -28,7 +28,6 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 import sk_asd
-from sk_asd import _versions
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import IDNNDetector, KNNDetector, LOFDetector, MahalanobisDetector
 from sk_asd.embedders import SectionEmbedder
@@ -39,6 +38,7 @@ from sk_asd.model_selection import NormalTrainSplit
 from sk_asd.networks import Cnn6
 from sk_asd.persistence._registry import PLAIN
 from sk_asd.systems import make_baseline, make_pooling, make_submission
+from sk_asd.utils import _base
 from sk_asd.utils.estimator_checks import _output, make_inputs
 
 TESTS = Path(__file__).parents[1]
@@ -525,7 +525,7 @@ def test_pickles_carry_the_version(tmp_path, monkeypatch):
         copied = copy.deepcopy(clone(loaded))
     assert vars(loaded[1]).keys() == vars(detector).keys()
     assert repr(copied) == repr(pipeline)
-    monkeypatch.setattr(_versions, "__version__", "99.0")
+    monkeypatch.setattr(_base, "__version__", "99.0")
     expected = rf"This KNNDetector was written with sk_asd {sk_asd.__version__} \(here 99.0\): its "
     with pytest.warns(UserWarning, match=expected):
         joblib.load(tmp_path / "model.joblib")

@@ -42,7 +42,6 @@ from sk_asd.detectors import CosineDetector, KNNDetector, LOFDetector, Mahalanob
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import LogMel
 from sk_asd.metrics import dcase_scores
-from sk_asd.networks import SpecAugment
 from sk_asd.systems import make_mhcr, make_sc, make_sc_wav2vec
 from sk_asd.utils._files import replacing
 
@@ -64,8 +63,6 @@ SEARCH = {
     "laptop budget on log-mel": _LOGMEL,
     "sub-cluster AdaCos": {**_LOGMEL, "embedder__loss": "subcluster_adacos"},
     "softmax": {**_LOGMEL, "embedder__loss": "softmax"},
-    "SpecAugment": {**_LOGMEL, "embedder__augment": SpecAugment()},
-    "spread of windows": {**_LOGMEL, "embedder__pooling": "std"},
 }
 
 

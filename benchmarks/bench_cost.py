@@ -74,7 +74,8 @@ def measure(name, budget, smoke):
         random_state=0,
     )
     train = clips[clips["split"] == "train"]
-    system = make(MACHINE, random_state=0, **given)
+    machine = () if name.endswith("baseline") else (MACHINE,)
+    system = make(*machine, random_state=0, **given)
     (network, *_) = networks(system)
     epochs = network.max_epochs
     if name in LARGE:
@@ -93,7 +94,7 @@ def measure(name, budget, smoke):
         if (getattr(network, "n_frames", None) or 0) > 100:
             network.set_params(n_frames=100)
         if name == "AEGAN-AD":
-            network.set_params(n_frames=64, window_hop=16, width=0.1)
+            network.set_params(n_frames=64, window_hop=16, module__width=0.1)
             system.set_params(feature__n_mels=64)
     X = system["feature"].fit_transform(train)
     head = system[1:]

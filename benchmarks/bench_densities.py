@@ -70,7 +70,7 @@ SYSTEMS = {
         "MobileNetV2 baseline": (
             _CLASSIFIER,
             {},
-            {"train_hop": 32, "window_hop": 8, "lr": 1e-4, "momentum": 0.1},
+            {"train_hop": 32, "window_hop": 8, "lr": 1e-4, "module__momentum": 0.1},
         ),
     },
 }

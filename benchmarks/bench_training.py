@@ -132,14 +132,14 @@ def aegan(setting):
     AEGANDetector(
         n_frames=setting["window"],
         window_hop=WINDOW_HOP,
-        width=WIDTH,
         adversarial=True,
-        match="mean_std",
-        betas=(0.0, 0.999),
         max_epochs=setting["epochs"],
         batch_size=AEGAN_BATCH,
         callbacks=[Stopwatch()],
         random_state=0,
+        module__width=WIDTH,
+        loss__match="mean_std",
+        optimizer__betas=(0.0, 0.999),
     ).fit(X)
     return Stopwatch.seconds / setting["epochs"], float("nan")
 

@@ -44,7 +44,7 @@ SNRS = (6.0, 20.0, float("inf"))  # dB: noise cannot be predicted, and is mixed 
 TRAINING = {
     "batch_size": 4,
     "max_samples": 32000,
-    "infonce": True,
+    "loss__infonce": True,
     "lr": 1e-3,
     "warmup": 30,
     "checkpoint_every": 50,
@@ -89,11 +89,13 @@ def curve(history):
 def report(pretrainer, clips, what, seconds):
     """Markdown of one training."""
     options = " ".join(sys.argv[1:])
-    chance = 1 / (1 + pretrainer.n_negatives)
+    params = pretrainer.get_params()
+    n_negatives, infonce = params.get("loss__n_negatives", 10), params["loss__infonce"]
+    chance = 1 / (1 + n_negatives)
     # Of a network that gives every frame the same chance, whatever it has heard.
     blind = -np.log(chance)
-    if not pretrainer.infonce:
-        blind -= pretrainer.n_negatives * np.log1p(-chance)
+    if not infonce:
+        blind -= n_negatives * np.log1p(-chance)
     n_parameters = sum(p.numel() for p in pretrainer.net_.module_.parameters())
     return "\n".join(
         [
@@ -108,7 +110,7 @@ def report(pretrainer, clips, what, seconds):
             f"{pretrainer.n_updates_} of {pretrainer.max_updates} updates of "
             f"{pretrainer.batch_size} crops of {pretrainer.max_samples / pretrainer.sr:.3g} s in "
             f"{seconds:.0f} s ({pretrainer.stop_reason_}); loss: "
-            f"{'InfoNCE' if pretrainer.infonce else 'binary cross-entropy'}.",
+            f"{'InfoNCE' if infonce else 'binary cross-entropy'}.",
             "",
             f"Accuracy on held-out clips: **{pretrainer.accuracy_:.3f}**; at chance "
             f"{chance:.3f}. A loss of {blind:.3f} takes no listening.",

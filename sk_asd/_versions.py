@@ -5,13 +5,11 @@ Nothing heavy is imported: the command line asks for versions before it knows wh
 
 import functools
 import platform
-import warnings
 from importlib.metadata import version
 
 from sk_asd._version import __version__
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "torch", "skorch")
-_STAMP = "_sk_asd_version"
 
 
 class VersionWarning(UserWarning):
@@ -73,23 +71,3 @@ def mismatch(what, found):
 def _release(name, text):
     text = text.split("+")[0]
     return text.split(".")[:2] if name == "python" else text
-
-
-class VersionStamp:
-    """Keep the version of the package in pickles, as scikit-learn does with its own.
-
-    An estimator that another version has pickled is loaded with a warning.
-    """
-
-    def __getstate__(self):
-        return {**super().__getstate__(), _STAMP: __version__}
-
-    def __setstate__(self, state):
-        state = dict(state)
-        then = state.pop(_STAMP, "before 0.1.0")
-        if then != __version__:
-            found = f"sk_asd {then} (here {__version__})"
-            warnings.warn(
-                mismatch(f"This {type(self).__name__}", found), VersionWarning, stacklevel=2
-            )
-        super().__setstate__(state)

@@ -1,10 +1,9 @@
 """Reconstruction by an autoencoder that is trained against a discriminator."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
-from torch import nn
 from torch.utils.data import RandomSampler
 
 from sk_asd.detectors._aegan_scores import (
@@ -15,7 +14,7 @@ from sk_asd.detectors._aegan_scores import (
     section_of,
     spaces_of,
 )
-from sk_asd.detectors._aegan_training import AEGAN, AEGANNet, epoch_means
+from sk_asd.detectors._aegan_training import AEGAN, AEGANLoss, AEGANNet, epoch_means
 from sk_asd.detectors._all_windows import (
     AllWindows,
     OverlapMean,
@@ -23,13 +22,10 @@ from sk_asd.detectors._all_windows import (
     chunks_of_windows,
 )
 from sk_asd.detectors._metrics import MetricDetector
-from sk_asd.networks._aegan import NORMS
 from sk_asd.utils._labels import clip_labels, sorted_classes
 from sk_asd.utils._sklearn import Interval, StrOptions
-from sk_asd.utils._training import on_device, resolve_device
+from sk_asd.utils._training import Training, on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
-
-MATCHES = {"mean": ("mean",), "mean_std": ("mean", "std")}
 
 
 class AEGANDetector(MetricDetector):
@@ -58,41 +54,21 @@ class AEGANDetector(MetricDetector):
     adversarial : bool, default=True
         Train with a discriminator. Without, the loss is that of reconstruction alone, and the
         scores in the space of the discriminator are missing.
-    penalty_weight : float, default=10.0
-        Weight λ of the gradient penalty, eq. (5).
-    matching_weight : float, default=0.1
-        Weight μ of feature matching, eq. (6), where both terms are means, not sums.
-    match : {"mean", "mean_std"}, default="mean"
-        Statistics of the features over a batch that are matched.
-    norm, discriminator_norm : {"layer", "batch", "instance"}, default="layer"
-        Normalisation in the autoencoder and in the discriminator.
-    first_norm : bool, default=True
-        Whether the first convolution of the autoencoder has it.
     section_adaptive : bool or str, default=False
         Scale and shift the latent vector by section, whose column is ``"section"`` or the one
         named. A section that was not trained gets the mean of the others.
-    latent_dim : int, default=256
-        Width of the latent vector.
-    width : float, default=1.0
-        Multiplier of the channel numbers of all networks.
     max_epochs : int, default=60
         Number of epochs.
     lr : float, default=2e-4
         Learning rate of both optimizers.
     batch_size : int, default=64
         Windows in a training batch; 512 in the original, whose hop gives eight times as many.
-    betas : tuple of float, default=(0.5, 0.999)
-        Decay rates of the moments in Adam; None for an optimizer that has none.
-    weight_decay : float, default=0.0
-        Weight decay of the optimizers.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch, one for the autoencoder and one for the discriminator.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe; the gradient penalty stays in float32.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the networks of the last one, for `max_epochs` more.
     contamination : float, default=0.1
         Share of normal clips below the threshold; it sets ``offset_`` and never the scores.
     threshold : {"quantile", "gamma"}, default="quantile"
@@ -108,8 +84,13 @@ class AEGANDetector(MetricDetector):
         Seed of initial weights, order and penalties. On the CPU the same seed gives the same fit,
         bit for bit, with the same number of torch threads.
     **kwargs : dict
-        Parameters of skorch: ``optimizer__*``, ``iterator_train__*`` (of the DataLoader),
-        ``callbacks__*`` and ``module__*``.
+        Parameters of skorch: ``module__*``, which are ``latent_dim`` (256), ``width`` (1.0),
+        ``norm`` ("layer") and ``first_norm`` (True) of :class:`~sk_asd.networks.AEGANGenerator`,
+        and ``discriminator_norm`` ("layer"); ``loss__penalty_weight`` (10), the λ of eq. (5),
+        ``loss__matching_weight`` (0.1), the μ of eq. (6), where both terms are means, not sums, and
+        ``loss__match`` ("mean"), the statistics of the features over a batch that are matched, or
+        "mean_std"; ``optimizer__*`` (``optimizer__betas`` is (0.5, 0.999), where the optimizer has
+        it), ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
 
     Attributes
     ----------
@@ -168,8 +149,8 @@ class AEGANDetector(MetricDetector):
     >>> import numpy as np
     >>> from sk_asd.detectors import AEGANDetector
     >>> X = np.random.default_rng(0).normal(size=(8, 16, 40)).astype("float32")
-    >>> detector = AEGANDetector(n_frames=16, width=0.25, max_epochs=1, random_state=0).fit(X)
-    >>> detector.score_samples(X).shape, detector.score_metrics(X).shape
+    >>> detector = AEGANDetector(n_frames=16, max_epochs=1, module__width=0.25, random_state=0)
+    >>> detector.fit(X).score_samples(X).shape, detector.score_metrics(X).shape
     ((8,), (8, 19))
     >>> detector.score_map(X).shape
     (8, 16, 40)
@@ -181,19 +162,11 @@ class AEGANDetector(MetricDetector):
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
         "adversarial": ["boolean"],
-        "penalty_weight": [Interval(Real, 0, None, closed="left")],
-        "matching_weight": [Interval(Real, 0, None, closed="left")],
-        "match": [StrOptions(set(MATCHES))],
-        "norm": [StrOptions(set(NORMS))],
-        "discriminator_norm": [StrOptions(set(NORMS))],
-        "first_norm": ["boolean"],
         "section_adaptive": ["boolean", str],
-        "latent_dim": [Interval(Integral, 1, None, closed="left")],
-        "width": [Interval(Real, 0, None, closed="neither")],
-        "betas": [tuple, list, None],
     }
     _state = ("n_frames_", "sections_", "_adversarial", "embedding_detectors_")
     _net_class = AEGANNet
+    _net_defaults = {"optimizer__betas": (0.5, 0.999)}
 
     def __init__(
         self,
@@ -202,24 +175,13 @@ class AEGANDetector(MetricDetector):
         n_frames=128,
         window_hop=8,
         adversarial=True,
-        penalty_weight=10.0,
-        matching_weight=0.1,
-        match="mean",
-        norm="layer",
-        discriminator_norm="layer",
-        first_norm=True,
         section_adaptive=False,
-        latent_dim=256,
-        width=1.0,
         max_epochs=60,
         lr=2e-4,
         batch_size=64,
-        betas=(0.5, 0.999),
-        weight_decay=0.0,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         contamination=0.1,
         threshold="quantile",
         device="auto",
@@ -232,103 +194,52 @@ class AEGANDetector(MetricDetector):
         self.n_frames = n_frames
         self.window_hop = window_hop
         self.adversarial = adversarial
-        self.penalty_weight = penalty_weight
-        self.matching_weight = matching_weight
-        self.match = match
-        self.norm = norm
-        self.discriminator_norm = discriminator_norm
-        self.first_norm = first_norm
         self.section_adaptive = section_adaptive
-        self.latent_dim = latent_dim
-        self.width = width
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.betas = betas
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.contamination = contamination
         self.threshold = threshold
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
-    def _fit_clips(self, features, X, y):
-        n_frames = check_length(features, self.n_frames)
-        sections, codes = None, np.full(len(features), -1)
+    def _training(self, features, X, y, generator):
+        self.n_frames_ = check_length(features, self.n_frames)
+        self.sections_, codes = None, np.full(len(features), -1)
         if self.section_adaptive:
             labels = clip_labels(X, self._section_column(), "section_adaptive", known=True)
-            sections = sorted_classes(labels)
-            codes = _codes(labels, sections)
-        if self._continues():
-            self._check_same(n_frames, sections)
-        self.n_frames_, self.sections_ = n_frames, sections
+            self.sections_ = sorted_classes(labels)
+            codes = _codes(labels, self.sections_)
         self._adversarial = self.adversarial
         self._check_metric()
-
-        setup = _, stream, generator = self._training_setup()
-        module, criterion = self._networks(stream, lambda: self._architecture_for(features))
-        dataset = AllWindows(features, torch.from_numpy(codes), n_frames, self.window_hop)
-        params = {}
-        if self.betas is not None and "optimizer__betas" not in vars(self):
-            params["optimizer__betas"] = tuple(self.betas)
-        self._train(
-            module,
-            criterion,
-            dataset,
-            RandomSampler(dataset, generator=generator),
-            setup,
-            X=X,
-            y=y,
-            attributes={
-                "penalty_weight": self.penalty_weight,
-                "matching_weight": self.matching_weight,
-                "match": MATCHES[self.match],
-            },
-            callbacks=epoch_means(self.adversarial, self.penalty_weight, self.matching_weight),
-            iterator_train__collate_fn=as_it_is,
-            **params,
-        )
-
-    def _architecture_for(self, features):
-        """What :meth:`_build` takes."""
-        return {
+        network = {
             "size": (features.shape[1], self.n_frames_),
             "low": float(features.min()),
             "high": float(features.max()),
             "adversarial": self.adversarial,
-            "width": self.width,
-            "latent_dim": self.latent_dim,
-            "norm": self.norm,
-            "discriminator_norm": self.discriminator_norm,
-            "first_norm": self.first_norm,
             "n_sections": None if self.sections_ is None else len(self.sections_),
             **self._net_params("module__"),
         }
+        loss = self._net_params("loss__")
+        dataset = AllWindows(features, torch.from_numpy(codes), self.n_frames_, self.window_hop)
+        return Training(
+            {"network": network, "loss": loss},
+            dataset,
+            RandomSampler(dataset, generator=generator),
+            callbacks=epoch_means(self.adversarial, AEGANLoss(**loss)),
+            params={"iterator_train__collate_fn": as_it_is},
+        )
 
     @staticmethod
-    def _build(**architecture):
-        """Autoencoder and critic, and the loss of reconstruction."""
-        return AEGAN(**architecture), nn.MSELoss()
-
-    def _check_same(self, n_frames, sections):
-        """Compare what the networks were built for with what a warm start would have."""
-        built = {
-            "n_frames": (self.n_frames_, n_frames),
-            "adversarial": (self._adversarial, self.adversarial),
-            "sections": (self.sections_, sections),
-        }
-        for name, (before, now) in built.items():
-            if before != now:
-                raise ValueError(
-                    f"warm_start=True goes on with a fitted {type(self).__name__}, which has "
-                    f"{name} = {before!r}; this fit has {now!r}."
-                )
+    def _build(network, loss):
+        """Autoencoder and critic, and what both are trained by."""
+        return AEGAN(**network), AEGANLoss(**loss)
 
     def _metrics(self):
         return (*WINDOW_METRICS, *(CLIP_METRICS if self._adversarial else ()))

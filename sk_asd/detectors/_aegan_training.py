@@ -112,22 +112,42 @@ def feature_distance(real, fake, statistics=("mean",)):
     return distance
 
 
+class AEGANLoss(nn.MSELoss):
+    """Mean squared error of reconstruction, and how the other parts of the losses are weighted.
+
+    Parameters
+    ----------
+    penalty_weight : float, default=10.0
+        Weight of the gradient penalty in the discriminator's loss.
+    matching_weight : float, default=0.1
+        Weight of feature matching in the generator's loss.
+    match : {"mean", "mean_std"}, default="mean"
+        Statistics of features to match.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range.
+    """
+
+    def __init__(self, penalty_weight=10.0, matching_weight=0.1, match="mean"):
+        super().__init__()
+        for name in ("penalty_weight", "matching_weight"):
+            weight = locals()[name]
+            if not 0 <= weight < float("inf"):
+                raise ValueError(f"loss__{name} must be a number from 0 on, got {weight!r}.")
+        if match not in ("mean", "mean_std"):
+            raise ValueError(f"loss__match must be 'mean' or 'mean_std', got {match!r}.")
+        self.penalty_weight = penalty_weight
+        self.matching_weight = matching_weight
+        self.statistics = tuple(match.split("_"))
+
+
 class _TwoSteps(NeuralNet):
     """A training step is one of the discriminator, if there is one, and then one of the generator.
 
-    Attributes
-    ----------
-    penalty_weight : float
-        Weight of the gradient penalty in the discriminator's loss.
-    matching_weight : float
-        Weight of feature matching in the generator's loss.
-    match : sequence of {"mean", "std"}
-        Statistics of features to match.
+    The criterion is :class:`AEGANLoss`.
     """
-
-    penalty_weight = 10.0
-    matching_weight = 0.1
-    match = ("mean",)
 
     def initialize_optimizer(self, *args, **kwargs):
         """Make one optimizer for the generator and one of the same kind for the discriminator."""
@@ -159,9 +179,9 @@ class _TwoSteps(NeuralNet):
         self.discriminator_optimizer_.zero_grad()
         with self._precision():
             loss = (critic(fake).mean() - critic(x).mean()).float()
-        if self.penalty_weight:
+        if self.criterion_.penalty_weight:
             penalty = gradient_penalty(critic, x, fake)
-            loss = loss + self.penalty_weight * penalty
+            loss = loss + self.criterion_.penalty_weight * penalty
             self.history.record_batch("penalty", penalty.item())
         loss.backward()
         self._step(self.discriminator_optimizer_, critic, batch)
@@ -175,13 +195,14 @@ class _TwoSteps(NeuralNet):
         critic = self.module_.discriminator
         if critic is not None:
             self.history.record_batch("reconstruction_loss", loss.item())
-        if critic is not None and self.matching_weight:
+        if critic is not None and self.criterion_.matching_weight:
             critic.requires_grad_(False)  # saves gradients that nobody would use
             with self._precision():
                 features = critic.embed(x), critic.embed(fake)
-            matching = feature_distance(*(f.float() for f in features), self.match)
+            features = (f.float() for f in features)
+            matching = feature_distance(*features, self.criterion_.statistics)
             critic.requires_grad_(True)
-            loss = loss + self.matching_weight * matching
+            loss = loss + self.criterion_.matching_weight * matching
             self.history.record_batch("matching_loss", matching.item())
         loss.backward()
         self._step(self.optimizer_, self.module_.generator, batch)
@@ -206,11 +227,11 @@ class AEGANNet(SeededNet, _TwoSteps):
     """skorch net with two optimizers, whose draws and failures are :class:`SeededNet`'s affair."""
 
 
-def epoch_means(adversarial, penalty_weight, matching_weight):
+def epoch_means(adversarial, loss):
     """Callbacks that enter the mean of each part of the losses into the history."""
     parts = []
     if adversarial:
         parts += ["discriminator_loss", "reconstruction_loss"]
-        parts += ["penalty"] if penalty_weight else []
-        parts += ["matching_loss"] if matching_weight else []
+        parts += ["penalty"] if loss.penalty_weight else []
+        parts += ["matching_loss"] if loss.matching_weight else []
     return [(name, PassthroughScoring(name, on_train=True)) for name in parts]

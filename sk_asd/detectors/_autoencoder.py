@@ -18,7 +18,7 @@ from sk_asd.detectors._metrics import MetricDetector
 from sk_asd.networks._autoencoder import AutoEncoder
 from sk_asd.utils._containers import column_of
 from sk_asd.utils._sklearn import Interval, StrOptions
-from sk_asd.utils._training import on_device, resolve_device
+from sk_asd.utils._training import Training, on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
 
 METRICS = ("mse", "mahalanobis", "mahalanobis_of_mean")
@@ -47,24 +47,18 @@ class AutoEncoderDetector(MetricDetector):
         Frames from one vector to the next; the last one is flush with the clip's end.
     over : str or None, default="domain"
         Column of the domains. Without it, on plain arrays, there is one covariance.
-    latent_dim : int, default=8
-        Width of the layer in the middle.
     max_epochs : int, default=100
         Number of epochs.
     lr : float, default=1e-3
         Learning rate.
     batch_size : int, default=512
         Vectors in a training batch.
-    weight_decay : float, default=0.0
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     contamination : float, default=0.1
         Share of normal clips below the threshold; it sets ``offset_`` and never the scores.
     threshold : {"quantile", "gamma"}, default="quantile"
@@ -80,8 +74,9 @@ class AutoEncoderDetector(MetricDetector):
         Seed of initial weights and order. On the CPU the same seed gives the same fit, bit for bit,
         with the same number of torch threads.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.AutoEncoder`),
-        ``optimizer__*``, ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.AutoEncoder`, such as
+        ``module__latent_dim``, the width of the layer in the middle, 8), ``optimizer__*``,
+        ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
 
     Attributes
     ----------
@@ -146,7 +141,6 @@ class AutoEncoderDetector(MetricDetector):
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
         "over": [str, None],
-        "latent_dim": [Interval(Integral, 1, None, closed="left")],
     }
     _state = ("n_frames_", "precisions_")
 
@@ -157,15 +151,12 @@ class AutoEncoderDetector(MetricDetector):
         n_frames=5,
         window_hop=1,
         over="domain",
-        latent_dim=8,
         max_epochs=100,
         lr=1e-3,
         batch_size=512,
-        weight_decay=0.0,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         contamination=0.1,
         threshold="quantile",
         device="auto",
@@ -178,45 +169,28 @@ class AutoEncoderDetector(MetricDetector):
         self.n_frames = n_frames
         self.window_hop = window_hop
         self.over = over
-        self.latent_dim = latent_dim
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.contamination = contamination
         self.threshold = threshold
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
-    def _fit_clips(self, features, X, y):
-        n_frames = check_length(features, self.n_frames)
-        setup = _, stream, generator = self._training_setup()
-        n_inputs = features.shape[1] * n_frames
-        if self._continues() and self.net_.module_.n_inputs != n_inputs:
-            raise ValueError(
-                f"warm_start=True goes on with a fitted {type(self).__name__} of "
-                f"n_frames = {self.n_frames_}; this fit has {n_frames}."
-            )
-        params = {"latent_dim": self.latent_dim, **self._net_params("module__")}
-        module, criterion = self._networks(stream, lambda: {"n_inputs": n_inputs, **params})
-        self.n_frames_ = n_frames
-        dataset = AllWindows(features, None, n_frames, self.window_hop)
-        self._train(
-            module,
-            criterion,
+    def _training(self, features, X, y, generator):
+        self.n_frames_ = check_length(features, self.n_frames)
+        dataset = AllWindows(features, None, self.n_frames_, self.window_hop)
+        return Training(
+            {"n_inputs": features.shape[1] * self.n_frames_, **self._net_params("module__")},
             dataset,
             RandomSampler(dataset, generator=generator),
-            setup,
-            X=X,
-            y=y,
-            iterator_train__collate_fn=as_it_is,
+            params={"iterator_train__collate_fn": as_it_is},
         )
 
     @staticmethod

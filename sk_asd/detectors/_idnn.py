@@ -20,28 +20,20 @@ class IDNNDetector(IMDNDetector):
         Length of a window in frames, at least 3; None for whole clips.
     window_hop : int or None, default=1
         Frames between test windows; None: a quarter of a window.
-    pooling : {"mean", "max", "topk"}, default="mean"
+    pooling : {"mean", "max"}, default="mean"
         How the windows of a clip become one score.
-    top_k : int, default=3
-        Windows of ``pooling="topk"``.
-    standardize : bool, default=True
-        Standardise every bin by its mean and standard deviation over the training clips.
     max_epochs : int, default=50
         Number of epochs.
     lr : float, default=1e-3
         Learning rate.
     batch_size : int, default=128
         Windows in a training batch.
-    weight_decay : float, default=0.0
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one.
     device : str or torch.device, default="auto"
         Where to compute.
     callbacks : list, default=None
@@ -96,7 +88,7 @@ class IDNNDetector(IMDNDetector):
     _parameter_constraints: dict = {
         name: constraint
         for name, constraint in IMDNDetector._parameter_constraints.items()
-        if name not in ("n_components", "mixture", "weights", "scale", "min_scale")
+        if name not in ("n_components", "mixture")
     }
 
     def __init__(
@@ -106,16 +98,12 @@ class IDNNDetector(IMDNDetector):
         n_frames=5,
         window_hop=1,
         pooling="mean",
-        top_k=3,
-        standardize=True,
         max_epochs=50,
         lr=1e-3,
         batch_size=128,
-        weight_decay=0.0,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -124,28 +112,23 @@ class IDNNDetector(IMDNDetector):
         threshold="quantile",
         **kwargs,
     ):
-        super().__init__(
-            network,
-            n_frames=n_frames,
-            window_hop=window_hop,
-            n_components=1,
-            scale="unit",
-            pooling=pooling,
-            top_k=top_k,
-            standardize=standardize,
-            max_epochs=max_epochs,
-            lr=lr,
-            batch_size=batch_size,
-            weight_decay=weight_decay,
-            optimizer=optimizer,
-            max_time=max_time,
-            mixed_precision=mixed_precision,
-            warm_start=warm_start,
-            device=device,
-            callbacks=callbacks,
-            verbose=verbose,
-            random_state=random_state,
-            contamination=contamination,
-            threshold=threshold,
-        )
-        self._set_net_params(kwargs)
+        self.network = network
+        self.n_frames = n_frames
+        self.window_hop = window_hop
+        self.pooling = pooling
+        self.max_epochs = max_epochs
+        self.lr = lr
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.max_time = max_time
+        self.mixed_precision = mixed_precision
+        self.device = device
+        self.callbacks = callbacks
+        self.verbose = verbose
+        self.random_state = random_state
+        self.contamination = contamination
+        self.threshold = threshold
+        self._given = kwargs
+
+    def _density(self):
+        return {"n_components": 1, "scale": "unit"}

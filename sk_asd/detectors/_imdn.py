@@ -1,12 +1,11 @@
 """Likelihood of the centre frame of windows given the frames around it."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
 import xarray as xr
 from sklearn.utils.validation import check_is_fitted
-from torch import nn
 
 from sk_asd.detectors._interpolation import (
     NETWORKS,
@@ -20,7 +19,7 @@ from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._containers import is_labelled
 from sk_asd.utils._sklearn import Interval, StrOptions
 from sk_asd.utils._statistics import bin_statistics
-from sk_asd.utils._training import on_device, resolve_device
+from sk_asd.utils._training import Training, on_device, resolve_device
 from sk_asd.utils._validation import check_features
 from sk_asd.utils._windows import (
     RandomWindowSampler,
@@ -29,7 +28,8 @@ from sk_asd.utils._windows import (
     window_starts,
 )
 
-_CHUNK = 64  # clips in a step of the statistics, windows in a step of the scores
+_CHUNK = 64  # windows in a step of the scores
+_MIN_SCALE = 1e-3  # least standard deviation of a standardised bin
 
 
 class IMDNDetector(NeuralDetector):
@@ -41,7 +41,7 @@ class IMDNDetector(NeuralDetector):
     of interpolation (:class:`IDNNDetector`). A clip's score is the log-likelihood of its frames.
 
     In training every clip gives one random window an epoch; at test time strided windows cover the
-    clip.
+    clip. Every bin is brought to mean 0 and standard deviation 1 over the training clips first.
 
     Parameters
     ----------
@@ -62,37 +62,23 @@ class IMDNDetector(NeuralDetector):
     mixture : {"frame", "bin", "literal"}, default="frame"
         Mixtures of whole frames; of every bin by itself; or equation (4) of the report as it is
         printed, which is no likelihood and there for comparison. See
-        :class:`~sk_asd.networks.GaussianMixtureDensity`.
-    weights : {"equal", "learned"}, default="equal"
-        Equal weights of the components, as in the report, or weights that the network gives.
-    scale : {"learned", "unit"}, default="learned"
-        Standard deviations that the network gives, or 1 for all.
-    min_scale : float, default=1e-3
-        Least standard deviation, in units of the standardised features.
-    pooling : {"mean", "max", "topk"}, default="mean"
-        How the windows of a clip become one score: the mean of their log-likelihoods, that of the
-        most abnormal one, or the mean of the `top_k` most abnormal ones. The latter two need a
-        small `window_hop` not to miss it.
-    top_k : int, default=3
-        Windows of ``pooling="topk"``; all, where a clip has fewer.
-    standardize : bool, default=True
-        Standardise every bin by its mean and standard deviation over the training clips.
+        :class:`~sk_asd.networks.GaussianMixtureDensity`. The components have equal weights, as in
+        the report.
+    pooling : {"mean", "max"}, default="mean"
+        How the windows of a clip become one score: the mean of their log-likelihoods, or that of
+        the most abnormal one, which needs a small `window_hop` not to miss it.
     max_epochs : int, default=50
         Number of epochs.
     lr : float, default=1e-3
         Learning rate.
     batch_size : int, default=128
         Windows in a training batch.
-    weight_decay : float, default=0.0
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe; faster on devices made for it.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is a CUDA device if there is one, else the CPU. The fitted
         network is kept on the CPU.
@@ -135,8 +121,8 @@ class IMDNDetector(NeuralDetector):
 
     Notes
     -----
-    Scores are log-likelihoods per bin in nats, the Gaussian's constant included, of features
-    standardised as `standardize` says. Bins that are constant in training have a standard deviation
+    Scores are log-likelihoods per bin in nats, the Gaussian's constant included, of
+    standardised features. Bins that are constant in training have a standard deviation
     of at least 1 in units of the features: something new in them counts, and does not outweigh
     everything else.
 
@@ -163,12 +149,7 @@ class IMDNDetector(NeuralDetector):
         "window_hop": [Interval(Integral, 1, None, closed="left"), None],
         "n_components": [Interval(Integral, 1, None, closed="left")],
         "mixture": [StrOptions(set(MIXTURES))],
-        "weights": [StrOptions({"equal", "learned"})],
-        "scale": [StrOptions({"learned", "unit"})],
-        "min_scale": [Interval(Real, 0, None, closed="neither")],
-        "pooling": [StrOptions({"mean", "max", "topk"})],
-        "top_k": [Interval(Integral, 1, None, closed="left")],
-        "standardize": ["boolean"],
+        "pooling": [StrOptions({"mean", "max"})],
     }
     _map_unit = "negative log-likelihood (nats)"
 
@@ -180,20 +161,13 @@ class IMDNDetector(NeuralDetector):
         window_hop=None,
         n_components=3,
         mixture="frame",
-        weights="equal",
-        scale="learned",
-        min_scale=1e-3,
         pooling="mean",
-        top_k=3,
-        standardize=True,
         max_epochs=50,
         lr=1e-3,
         batch_size=128,
-        weight_decay=0.0,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -207,27 +181,20 @@ class IMDNDetector(NeuralDetector):
         self.window_hop = window_hop
         self.n_components = n_components
         self.mixture = mixture
-        self.weights = weights
-        self.scale = scale
-        self.min_scale = min_scale
         self.pooling = pooling
-        self.top_k = top_k
-        self.standardize = standardize
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
         self.contamination = contamination
         self.threshold = threshold
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
     def score_map(self, X):
         """How abnormal every bin of every frame is, given the frames around it.
@@ -264,45 +231,25 @@ class IMDNDetector(NeuralDetector):
             scores = scores[:, :, 0]
         return xr.DataArray(scores, X.coords, X.dims) if is_labelled(X) else scores
 
-    def _fit_clips(self, features, X, y):
-        n_frames = features.shape[2] if self.n_frames is None else self.n_frames
-        if self._continues():
-            before = self.net_.module_.n_frames
-            if self.n_frames not in (None, before):
-                raise ValueError(
-                    f"warm_start=True goes on with a fitted {type(self).__name__} of windows of "
-                    f"{before} frames, but n_frames={self.n_frames}."
-                )
-            n_frames = before
-        check_length(features, n_frames)
-        setup = _, stream, generator = self._training_setup()
-        module, criterion = self._networks(
-            stream, lambda: self._architecture_for(features, n_frames)
-        )
-        self._train(
-            module,
-            criterion,
-            WindowDataset(features, torch.zeros(len(features)), n_frames),
-            RandomWindowSampler(len(features), features.shape[2] - n_frames + 1, generator),
-            setup,
-            X=X,
-            y=y,
-        )
-
-    def _architecture_for(self, features, n_frames):
-        """What :meth:`_build` takes."""
+    def _training(self, features, X, y, generator):
+        n_frames = check_length(features, self.n_frames)
         mean, std = bin_statistics(features)
-        names = ("n_components", "mixture", "weights", "scale")
-        return {
+        architecture = {
             "size": (features.shape[1], n_frames),
             "network": self.network,
             "params": self._net_params("module__"),
-            "density": {
-                **{name: getattr(self, name) for name in names},
-                "min_scale": torch.where(std > 0, self.min_scale, 1.0),
-            },
-            "statistics": (mean, std) if self.standardize else None,
+            "density": {**self._density(), "min_scale": torch.where(std > 0, _MIN_SCALE, 1.0)},
+            "statistics": (mean, std),
         }
+        return Training(
+            architecture,
+            WindowDataset(features, torch.zeros(len(features)), n_frames),
+            RandomWindowSampler(len(features), features.shape[2] - n_frames + 1, generator),
+        )
+
+    def _density(self):
+        """Parameters of the density of a frame."""
+        return {"n_components": self.n_components, "mixture": self.mixture}
 
     @staticmethod
     def _build(size, network, params, density, statistics):
@@ -313,7 +260,7 @@ class IMDNDetector(NeuralDetector):
             network = Marginal(density.n_outputs)
         else:
             network = NETWORKS[network](n_bins, n_frames, density.n_outputs, **params)
-        standardizer = nn.Identity() if statistics is None else BinStandardizer(*statistics)
+        standardizer = BinStandardizer(*statistics)
         return InterpolationDensity(network, density, n_frames, standardizer), MeanLoss()
 
     def _score_clips(self, features, X):
@@ -323,13 +270,8 @@ class IMDNDetector(NeuralDetector):
         windows = (
             _over_windows(module, clip, starts, module.n_frames, device) for clip in features
         )
-        return -np.array([self._pool(losses.astype(np.float64)) for losses in windows])
-
-    def _pool(self, losses):
-        if self.pooling == "mean":
-            return losses.mean()
-        n = 1 if self.pooling == "max" else self.top_k
-        return np.sort(losses)[-n:].mean()
+        pool = np.max if self.pooling == "max" else np.mean
+        return -np.array([pool(losses.astype(np.float64)) for losses in windows])
 
     def _module(self, features):
         """The fitted module where it is to compute, after a look at the clips' length."""

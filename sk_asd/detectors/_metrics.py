@@ -82,7 +82,7 @@ class MetricDetector(NeuralDetector):
         self._check_metric()
         return self._measure(features, X, (self.metric,))[self.metric]
 
-    def _keep_training_scores(self, features, X):
+    def _finish(self, features, X):
         self.training_metrics_ = pd.DataFrame(self._measure_training(features, X), dtype=np.float64)
         self.metric_offsets_ = {
             name: normal_threshold(scores.to_numpy(), self.contamination, self.threshold)

@@ -1,6 +1,6 @@
 """The section classifier of the challenge baselines."""
 
-from numbers import Integral, Real
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from sk_asd.detectors._neural_detector import NeuralDetector
 from sk_asd.networks._mobilenetv2 import MobileNetV2
 from sk_asd.utils._labels import clip_labels, sorted_classes
 from sk_asd.utils._sklearn import Interval
-from sk_asd.utils._training import on_device, resolve_device
+from sk_asd.utils._training import Training, on_device, resolve_device
 from sk_asd.utils._windows import check_length, window_starts
 
 
@@ -36,30 +36,18 @@ class MobileNetV2Detector(NeuralDetector):
         Frames between training windows; the last one is flush with the clip's end.
     window_hop : int, default=1
         The same when clips are scored.
-    width : float, default=0.5
-        Multiplier of the channel numbers.
-    in_channels : int, default=3
-        Channels of the network, to which windows are repeated.
-    momentum : float, default=0.01
-        Momentum of batch normalisation. That of the baseline, 0.001, wants tens of thousands of
-        batches: before, the network scored with is not the one that was trained. Trainings of a
-        few hundred batches want 0.1.
     max_epochs : int, default=20
         Number of epochs.
     lr : float, default=1e-5
         Learning rate.
     batch_size : int, default=32
         Windows in a training batch.
-    weight_decay : float, default=0.0
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     contamination : float, default=0.1
         Share of normal clips below the threshold; it sets ``offset_`` and never the scores.
     threshold : {"quantile", "gamma"}, default="quantile"
@@ -75,8 +63,12 @@ class MobileNetV2Detector(NeuralDetector):
         Seed of initial weights, order and clusters. On the CPU the same seed gives the same fit,
         bit for bit, with the same number of torch threads.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.MobileNetV2`),
-        ``optimizer__*``, ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.MobileNetV2`):
+        ``module__width`` (0.5), ``module__in_channels`` (3, to which windows are repeated) and
+        ``module__momentum`` of batch normalisation (0.01). That of the baseline, 0.001, wants tens
+        of thousands of batches: before, the network scored with is not the one that was trained.
+        Trainings of a few hundred batches want 0.1. Further ``optimizer__*``,
+        ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
 
     Attributes
     ----------
@@ -137,11 +129,9 @@ class MobileNetV2Detector(NeuralDetector):
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "train_hop": [Interval(Integral, 1, None, closed="left")],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
-        "width": [Interval(Real, 0, None, closed="neither")],
-        "in_channels": [Interval(Integral, 1, None, closed="left")],
-        "momentum": [Interval(Real, 0, 1, closed="right")],
     }
     _state = ("n_frames_", "classes_", "clusters_")
+    _net_defaults = {"module__in_channels": 3}
 
     def __init__(
         self,
@@ -150,17 +140,12 @@ class MobileNetV2Detector(NeuralDetector):
         n_frames=64,
         train_hop=8,
         window_hop=1,
-        width=0.5,
-        in_channels=3,
-        momentum=0.01,
         max_epochs=20,
         lr=1e-5,
         batch_size=32,
-        weight_decay=0.0,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         contamination=0.1,
         threshold="quantile",
         device="auto",
@@ -173,53 +158,31 @@ class MobileNetV2Detector(NeuralDetector):
         self.n_frames = n_frames
         self.train_hop = train_hop
         self.window_hop = window_hop
-        self.width = width
-        self.in_channels = in_channels
-        self.momentum = momentum
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.contamination = contamination
         self.threshold = threshold
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
-    def _fit_clips(self, features, X, y):
-        n_frames = check_length(features, self.n_frames)
-        setup = _, stream, generator = self._training_setup()
-        classes, clusters = self._find_classes(features, X, generator.initial_seed())
-        if self._continues() and classes != self.classes_:
-            raise ValueError(
-                f"warm_start=True goes on with a fitted {type(self).__name__} of the classes "
-                f"{self.classes_}; this fit has {classes}."
-            )
-        params = {
-            "width": self.width,
-            "in_channels": self.in_channels,
-            "momentum": self.momentum,
-            **self._net_params("module__"),
-        }
-        module, criterion = self._networks(stream, lambda: {"n_classes": len(classes), **params})
-        self.n_frames_, self.classes_, self.clusters_ = n_frames, classes, clusters
+    def _training(self, features, X, y, generator):
+        self.n_frames_ = check_length(features, self.n_frames)
+        seed = generator.initial_seed()
+        self.classes_, self.clusters_ = self._find_classes(features, X, seed)
         codes = torch.from_numpy(self._codes(features, X))
-        dataset = AllWindows(features, codes, n_frames, self.train_hop)
-        self._train(
-            module,
-            criterion,
+        dataset = AllWindows(features, codes, self.n_frames_, self.train_hop)
+        return Training(
+            {"n_classes": len(self.classes_), **self._net_params("module__")},
             dataset,
             RandomSampler(dataset, generator=generator),
-            setup,
-            X=X,
-            y=y,
-            iterator_train__collate_fn=as_it_is,
+            params={"iterator_train__collate_fn": as_it_is},
         )
 
     @staticmethod
@@ -246,8 +209,6 @@ class MobileNetV2Detector(NeuralDetector):
     def _find_classes(self, features, X, seed):
         """Classes in the target column or, without one, clusters."""
         if isinstance(self.target, Integral):
-            if self._continues():
-                return self.classes_, self.clusters_
             clusters = KMeans(self.target, n_init=10, random_state=seed)
             clusters.fit(_mean_spectra(features))
             return list(range(self.target)), clusters

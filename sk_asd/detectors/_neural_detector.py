@@ -5,7 +5,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from sk_asd.detectors._base import BaseDetector
 from sk_asd.utils._checked_scores import checked_scores
-from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._sklearn import _fit_context
 from sk_asd.utils._training import NeuralMixin
@@ -15,7 +14,7 @@ from sk_asd.utils._validation import check_features
 class NeuralDetector(NeuralMixin, BaseDetector):
     """Base of the detectors that train a network on features ``(n_clips, n_bins, n_frames)``.
 
-    A subclass writes ``_fit_clips(features, X, y)``, which trains ``net_``, and
+    A subclass writes what :class:`~sk_asd.utils._training.NeuralMixin` asks for, and
     ``_score_clips(features, X)``, which returns the scores of clips, high = normal; `features` is
     the plain 3-D array and `X` the container it came in, for labels such as the section.
     """
@@ -48,19 +47,7 @@ class NeuralDetector(NeuralMixin, BaseDetector):
             If there are too few clips or frames, NaN or infinite values, or only constant features,
             or the training diverges.
         """
-        X, y = normal_clips(X, y)
-        features = check_features(self, X, reset=not self._continues(), min_clips=self._min_clips)
-        if not np.ptp(features, axis=(0, 2)).any():
-            raise ValueError(
-                f"All {features.shape[1]} bins are constant over the {len(features)} training "
-                "clips: there is nothing to learn from. Are the recordings silent?"
-            )
-        if not self._continues():
-            # Should this training fail, nobody takes the last one for it.
-            vars(self).pop("net_", None)
-        self._fit_clips(features, X, y)
-        self._keep_training_scores(features, X)
-        return self
+        return self._fit_network(X, y)
 
     def score_samples(self, X):
         """Normality of clips.
@@ -82,12 +69,18 @@ class NeuralDetector(NeuralMixin, BaseDetector):
     def _exported(self, n_frames):
         raise ValueError("it scores with a network of its own; networks of embedders are exported.")
 
-    def _keep_training_scores(self, features, X):
+    def _checked(self, X):
+        features = super()._checked(X)
+        if not np.ptp(features, axis=(0, 2)).any():
+            raise ValueError(
+                f"All {features.shape[1]} bins are constant over the {len(features)} training "
+                "clips: there is nothing to learn from. Are the recordings silent?"
+            )
+        return features
+
+    def _finish(self, features, X):
         self.training_scores_ = checked_scores(self._score_clips(features, X), self)
         self.offset_ = normal_threshold(self.training_scores_, self.contamination, self.threshold)
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "net_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

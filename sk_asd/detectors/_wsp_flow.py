@@ -5,7 +5,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from skorch.callbacks import EarlyStopping
 from skorch.helper import predefined_split
@@ -17,8 +16,8 @@ from sk_asd.detectors._wsp_net import (
     NegativeLogLikelihood,
     PooledFlow,
     RecordAlpha,
-    RepeatedSampler,
     StatisticsDataset,
+    WindowsOf,
     moments,
     over_frames,
     varying,
@@ -28,9 +27,9 @@ from sk_asd.networks._weighted_pooling import WeightedStatisticPooling
 from sk_asd.utils._containers import is_labelled, wrap
 from sk_asd.utils._labels import clip_labels, sorted_classes
 from sk_asd.utils._sklearn import Interval, StrOptions
-from sk_asd.utils._training import on_device, resolve_device
+from sk_asd.utils._training import Training, on_device, resolve_device
 from sk_asd.utils._validation import check_features
-from sk_asd.utils._windows import RandomWindowSampler, check_length, window_starts
+from sk_asd.utils._windows import check_length, window_starts
 
 # At most so many a clip; without pooling all frames would take longer than the training.
 _VALIDATION_WINDOWS = 32
@@ -63,43 +62,26 @@ class WSPFlowDetector(NeuralDetector):
     window_hop : int, default=None
         Frames between test windows; the last one is flush with the clip's end. None is a quarter of
         a window. Not for ``pooling="none"``, which scores every frame.
-    draws : int, default=1
-        Random windows, or frames, that every clip gives an epoch; 1 for whole clips in any case.
     by : str or sequence of str, default=("machine", "section")
         Columns known at test time, each combination of whose values is a condition of the
         densities. They are found among the labels of a labelled array; plain arrays have none, and
         their densities depend on the bins alone. None: never a condition.
-    n_groups : int, default=8
-        Number of groups of bins; 1 gives the joint density of all bins.
-    grouping : {"contiguous", "strided"}, default="contiguous"
-        Neighbouring bins make a group, or every `n_groups`-th bin.
-    transforms : int, default=5
-        Blocks of each flow.
-    hidden_features : sequence of int, default=(128, 128)
-        Widths of the hidden layers of every block.
     validation_fraction : float, default=0.1
         Share of the training clips, spread evenly over conditions, that is held out to stop
         training early; rounded down. None, or fewer than one clip: all are trained on, for
         `max_epochs`.
-    patience : int, default=10
-        Epochs without a better likelihood of the held-out clips after which training ends. The
-        weights of the best epoch are kept.
     max_epochs : int, default=100
         Number of epochs.
     lr : float, default=1e-3
         Learning rate.
     batch_size : int, default=64
         Windows in a training batch.
-    weight_decay : float, default=1e-5
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe; faster on devices made for it.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is a CUDA device if there is one, else the CPU. The fitted
         network is kept on the CPU.
@@ -115,9 +97,13 @@ class WSPFlowDetector(NeuralDetector):
     threshold : {"quantile", "gamma"}, default="quantile"
         How the threshold is taken from ``training_scores_``.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.ConditionalFlow`, such as
-        ``module__context_features=32``), ``optimizer__*``, ``iterator_train__*`` (of the
-        DataLoader) and ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.GroupedFlow` and
+        :class:`~sk_asd.networks.ConditionalFlow`, such as ``module__n_groups``, 8 groups of bins, 1
+        for the joint density of all, or ``module__transforms``, 5 blocks of each flow),
+        ``optimizer__*`` (``optimizer__weight_decay`` is 1e-5), ``iterator_train__*`` (of the
+        DataLoader) and ``callbacks__*``, such as ``callbacks__early_stopping__patience``: training
+        ends after 10 epochs without a better likelihood of the held-out clips, and the weights of
+        the best epoch are kept.
 
     Attributes
     ----------
@@ -150,7 +136,7 @@ class WSPFlowDetector(NeuralDetector):
     Notes
     -----
     Scores are nats per bin of standardised bins, the mean over windows. As the groups are given
-    each other, their sum is not the logarithm of a joint density, but for ``n_groups=1``.
+    each other, their sum is not the logarithm of a joint density, but for ``module__n_groups=1``.
 
     Pooling has no Jacobian. The likelihood of the pooled bins as they are thus rises with every
     step towards the weights with which they vary least, whether or not these tell normal clips from
@@ -161,7 +147,8 @@ class WSPFlowDetector(NeuralDetector):
     weights with which the bins explain each other.
 
     Where sections sound different in many bins, the other bins tell the section as well, and a
-    group's density may learn it from them. With ``n_groups=1`` there are no other bins.
+    group's density may learn it from them. With ``module__n_groups=1``
+    there are no other bins.
 
     Bins that are the same in all training clips, such as mel filters without an FFT bin, have no
     density: they are left out, with a warning, and contribute 0.
@@ -176,7 +163,7 @@ class WSPFlowDetector(NeuralDetector):
     >>> import numpy as np
     >>> from sk_asd.detectors import WSPFlowDetector
     >>> X = np.random.default_rng(0).normal(size=(40, 16, 30)).astype("float32")
-    >>> detector = WSPFlowDetector(n_groups=4, transforms=1, max_epochs=2, random_state=0).fit(X)
+    >>> detector = WSPFlowDetector(max_epochs=2, random_state=0, module__transforms=1).fit(X)
     >>> detector.score_samples(X[:3]).shape, detector.score_map(X[:3]).shape
     ((3,), (3, 16))
     """
@@ -189,16 +176,11 @@ class WSPFlowDetector(NeuralDetector):
         "r": [Interval(Real, 0, 1, closed="both")],
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "window_hop": [Interval(Integral, 1, None, closed="left"), None],
-        "draws": [Interval(Integral, 1, None, closed="left")],
         "by": [str, list, tuple, None],
-        "n_groups": [Interval(Integral, 1, None, closed="left")],
-        "grouping": [StrOptions({"contiguous", "strided"})],
-        "transforms": [Interval(Integral, 1, None, closed="left")],
-        "hidden_features": [list, tuple],
         "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), None],
-        "patience": [Interval(Integral, 1, None, closed="left")],
     }
-    _state = ("_split_seed", "conditions_", "validation_clips_", "alpha_")
+    _net_defaults = {"module__n_groups": 8, "optimizer__weight_decay": 1e-5}
+    _state = ("conditions_", "validation_clips_", "alpha_")
     _map_unit = "negative log-likelihood (nats)"
 
     def __init__(
@@ -210,22 +192,14 @@ class WSPFlowDetector(NeuralDetector):
         r=0.9,
         n_frames=None,
         window_hop=None,
-        draws=1,
         by=("machine", "section"),
-        n_groups=8,
-        grouping="contiguous",
-        transforms=5,
-        hidden_features=(128, 128),
         validation_fraction=0.1,
-        patience=10,
         max_epochs=100,
         lr=1e-3,
         batch_size=64,
-        weight_decay=1e-5,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -240,29 +214,21 @@ class WSPFlowDetector(NeuralDetector):
         self.r = r
         self.n_frames = n_frames
         self.window_hop = window_hop
-        self.draws = draws
         self.by = by
-        self.n_groups = n_groups
-        self.grouping = grouping
-        self.transforms = transforms
-        self.hidden_features = hidden_features
         self.validation_fraction = validation_fraction
-        self.patience = patience
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
         self.contamination = contamination
         self.threshold = threshold
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
     def score_map(self, X):
         """Tell which bins make clips abnormal.
@@ -326,60 +292,39 @@ class WSPFlowDetector(NeuralDetector):
                     given = context[clip].expand(len(statistics), -1).to(device)
                 yield module(statistics, given).double().cpu().numpy()
 
-    def _fit_clips(self, features, X, y):
+    def _training(self, features, X, y, generator):
         values = self._conditions(X)
-        conditions = None if values is None else sorted_classes(values)
-        if self._continues():
-            if conditions != self.conditions_:
-                raise ValueError(
-                    f"warm_start=True goes on with a fitted {type(self).__name__}, but the values "
-                    f"of by={self.by!r} are not those of the last fit: {conditions} against "
-                    f"{self.conditions_}."
-                )
-        else:
-            # A warm start holds out the same clips.
-            rng = check_random_state(self.random_state)
-            self._split_seed = rng.randint(np.iinfo(np.int32).max)
-        self.conditions_ = conditions
-        setup = _, stream, generator = self._training_setup()
+        self.conditions_ = None if values is None else sorted_classes(values)
         codes = self._codes(X)
         dataset, starts = self._dataset(features, self._one_hot(codes))
-        self.validation_clips_ = self._held_out(len(features), codes)
-        trained = np.setdiff1d(np.arange(len(features)), self.validation_clips_)
-        module, criterion = self._networks(
-            stream, lambda: self._architecture_for(dataset, trained, starts)
-        )
-        n_starts = features.shape[2] - dataset.n_frames + 1
-        sampler = RandomWindowSampler(len(trained), n_starts, generator)
-        validation, callbacks = None, []
-        if module.pooling is not None:
-            callbacks.append(RecordAlpha())
+        n_clips = len(features)
+        self.validation_clips_ = self._held_out(n_clips, codes, generator.initial_seed())
+        trained = np.setdiff1d(np.arange(n_clips), self.validation_clips_)
+        callbacks = [RecordAlpha()] if self.pooling == "wsp" else []
+        # Without one of its own a DataLoader draws a number from the global generator.
+        params = {"iterator_valid__generator": torch.Generator()}
         if len(self.validation_clips_):
             some = starts[:: -(-len(starts) // _VALIDATION_WINDOWS)]
             windows = [(clip, start) for clip in self.validation_clips_ for start in some]
-            validation = predefined_split(Subset(dataset, windows))
+            params["train_split"] = predefined_split(Subset(dataset, windows))
             # The loss may be negative, of which a relative threshold makes no sense.
-            callbacks.append(
-                EarlyStopping(patience=self.patience, threshold_mode="abs", load_best=True)
-            )
-        self._train(
-            module,
-            criterion,
+            stop = EarlyStopping(patience=10, threshold_mode="abs", load_best=True)
+            callbacks.append(("early_stopping", stop))
+        return Training(
+            self._architecture_for(dataset, trained, starts),
             dataset,
-            RepeatedSampler(sampler, trained, self.draws if n_starts > 1 else 1),
-            setup,
-            X=X,
-            y=y,
+            WindowsOf(trained, features.shape[2] - dataset.n_frames + 1, generator),
             callbacks=callbacks,
-            train_split=validation,
-            # Without one of its own a DataLoader draws a number from the global generator.
-            iterator_valid__generator=torch.Generator(),
+            params=params,
         )
+
+    def _finish(self, features, X):
         # The former holds the clips.
         self.net_.train_split = self.net_.iterator_valid__generator = None
         vars(self).pop("alpha_", None)  # of an earlier fit
-        if module.pooling is not None:
+        if self.pooling == "wsp":
             self.alpha_ = self.net_.module_.pooling.weights()[0].item()
+        super()._finish(features, X)
 
     def _architecture_for(self, dataset, clips, starts):
         """What :meth:`_build` takes, after a look at which bins vary."""
@@ -392,13 +337,14 @@ class WSPFlowDetector(NeuralDetector):
                 f"After pooling={self.pooling!r} over {dataset.n_frames} frames all {len(varies)} "
                 f"bins are constant over the training clips{hint}."
             )
-        if n_bins < self.n_groups:
+        flow = {"flow": self.flow, **self._net_params("module__")}
+        if n_bins < flow["n_groups"]:
             found = f"n_features = {len(varies)}"
             if n_bins < len(varies):
                 found += f", of which {n_bins} vary"
             raise ValueError(
-                f"n_groups={self.n_groups} groups need at least as many bins, found {found}: lower "
-                "n_groups."
+                f"module__n_groups={flow['n_groups']} groups need at least as many bins, found "
+                f"{found}: lower it."
             )
         if n_bins < len(varies):
             constant = np.flatnonzero(~varies)
@@ -407,18 +353,13 @@ class WSPFlowDetector(NeuralDetector):
                 f"{len(constant)} of {len(varies)} bins are constant over the training clips and "
                 f"left out: {some}.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=6,
             )
-        names = ("flow", "n_groups", "grouping", "transforms")
         return {
             "moments": (mean, covariance),
             "alpha": self.alpha if self.pooling == "wsp" else None,
             "n_context": 0 if self.conditions_ is None else len(self.conditions_),
-            "flow": {
-                **{name: getattr(self, name) for name in names},
-                "hidden_features": tuple(self.hidden_features),
-                **self._net_params("module__"),
-            },
+            "flow": flow,
         }
 
     @staticmethod
@@ -440,10 +381,10 @@ class WSPFlowDetector(NeuralDetector):
         dataset = StatisticsDataset(features, context, n_frames, self.pooling, self.r)
         return dataset, window_starts(features.shape[2], n_frames, hop)
 
-    def _held_out(self, n_clips, codes):
+    def _held_out(self, n_clips, codes, seed):
         """Clips for validation: random ones, spread evenly over conditions."""
         n_held_out = min(int((self.validation_fraction or 0) * n_clips), n_clips - 2)
-        order = np.random.RandomState(self._split_seed).permutation(n_clips)
+        order = np.random.RandomState(seed).permutation(n_clips)
         if codes is not None:
             order = order[np.argsort(codes[order], kind="stable")]
         places = (np.arange(n_held_out) + 0.5) * n_clips / max(n_held_out, 1)

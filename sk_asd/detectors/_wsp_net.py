@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from skorch.callbacks import Callback
 from torch import nn
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 
 from sk_asd.features._time_pooling import _pool, _ranking_weights, parts_over_time
+from sk_asd.utils._windows import RandomWindowSampler
 
 STATISTICS = {
     "wsp": ("mean", "std"),
@@ -182,31 +183,24 @@ def over_frames(bins, clip, module, pooling, r):
     return bins * share * n_frames
 
 
-class RepeatedSampler(Sampler):
-    """Runs through a sampler of (position, first frame) several times, as (clip, first frame).
+class WindowsOf(RandomWindowSampler):
+    """Random windows of some of the clips, as (clip, first frame).
 
     Parameters
     ----------
-    sampler : Sampler
-        Gives every clip once, in another order each time.
-    clips : sequence of int
-        The clip at every position.
-    repeats : int
-        How many times.
+    clips : ndarray of int
+        The clips.
+    n_starts, generator : int, torch.Generator
+        As of the base.
     """
 
-    def __init__(self, sampler, clips, repeats):
-        self.sampler = sampler
+    def __init__(self, clips, n_starts, generator):
+        super().__init__(len(clips), n_starts, generator)
         self.clips = clips
-        self.repeats = repeats
-
-    def __len__(self):
-        return self.repeats * len(self.sampler)
 
     def __iter__(self):
-        for _ in range(self.repeats):
-            for position, start in self.sampler:
-                yield self.clips[position], start
+        for position, start in super().__iter__():
+            yield self.clips[position], start
 
 
 class RecordAlpha(Callback):

@@ -14,10 +14,10 @@ from sk_asd.networks import Cnn6
 from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._base import BaseEstimator
 from sk_asd.utils._containers import is_labelled
-from sk_asd.utils._labels import clip_labels, normal_clips
+from sk_asd.utils._labels import clip_labels
 from sk_asd.utils._sklearn import Interval, _fit_context
 from sk_asd.utils._statistics import bin_statistics
-from sk_asd.utils._training import NeuralMixin, on_device, resolve_device
+from sk_asd.utils._training import NeuralMixin, Training, on_device, resolve_device
 from sk_asd.utils._validation import check_features
 from sk_asd.utils._windows import (
     RandomWindowSampler,
@@ -38,9 +38,6 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
     ----------
     target : str, default=None
         Column of the classes in labelled arrays; None takes them from ``y``, as plain arrays do.
-    width : float, default=0.125
-        Multiplier of the channel numbers of :class:`~sk_asd.networks.Cnn6`; 1 is the network of
-        PANNs, at some 30 times the cost.
     n_frames : int or None, default=64
         Length of a window in frames; clips that are shorter are taken whole, and None takes all so.
     window_hop : int, default=64
@@ -55,16 +52,12 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         Learning rate.
     batch_size : int, default=32
         Windows in a training batch.
-    weight_decay : float, default=0.0
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is a CUDA device if there is one, else the CPU. The fitted
         network is kept on the CPU.
@@ -76,8 +69,10 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         Seed of initial weights, windows and blends. On the CPU the same seed gives the same fit,
         bit for bit, with the same number of torch threads.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.Cnn6`), ``optimizer__*``,
-        ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.Cnn6`;
+        ``module__embedding_dim`` is 128, and ``module__width`` 0.125: 1 is the network of PANNs, at
+        some 30 times the cost), ``optimizer__*``, ``iterator_train__*`` (of the DataLoader) and
+        ``callbacks__*``.
 
     Attributes
     ----------
@@ -124,7 +119,6 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
 
     _parameter_constraints: dict = {
         "target": [str, None],
-        "width": [Interval(Real, 0, None, closed="neither")],
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
         "epoch_size": [Interval(Integral, 2, None, closed="left")],
@@ -133,12 +127,12 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
     }
     _state = ("classes_", "n_frames_")
     _net_class = EmbeddingNet
+    _net_defaults = {"module__embedding_dim": 128, "module__width": 0.125}
 
     def __init__(
         self,
         target=None,
         *,
-        width=0.125,
         n_frames=64,
         window_hop=64,
         epoch_size=256,
@@ -146,11 +140,9 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         max_epochs=15,
         lr=1e-3,
         batch_size=32,
-        weight_decay=0.0,
         optimizer=torch.optim.Adam,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -158,7 +150,6 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         **kwargs,
     ):
         self.target = target
-        self.width = width
         self.n_frames = n_frames
         self.window_hop = window_hop
         self.epoch_size = epoch_size
@@ -166,16 +157,14 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -199,45 +188,36 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
             If classes are missing or there is only one, the features have NaN or infinite values,
             or the training diverges.
         """
-        X, y = normal_clips(X, y)
-        continues = self._continues()
-        features = check_features(self, X, reset=not continues, min_clips=2)
-        classes, codes = np.unique(self._classes(X, y), return_inverse=True)
-        if len(classes) < 2:
-            raise ValueError(f"Found 1 class, {classes.tolist()}: a classifier needs at least two.")
-        if continues and not np.array_equal(classes, self.classes_):
+        return self._fit_network(X, y)
+
+    def _training(self, features, X, y, generator):
+        self.classes_, codes = np.unique(self._classes(X, y), return_inverse=True)
+        if len(self.classes_) < 2:
             raise ValueError(
-                f"warm_start=True goes on with a fitted {type(self).__name__} of the classes "
-                f"{self.classes_}; this fit has {classes}."
+                f"Found 1 class, {self.classes_.tolist()}: a classifier needs at least two."
             )
         check_consistent_length(features, codes)
-        n_frames = min(self.n_frames or features.shape[2], features.shape[2])
-        setup = _, stream, generator = self._training_setup()
-        if continues:
-            n_frames = check_length(features, self.n_frames_)
-        module, criterion = self._networks(
-            stream, lambda: self._architecture_for(features, len(classes))
-        )
-        self.classes_, self.n_frames_ = classes, n_frames
+        self.n_frames_ = min(self.n_frames or features.shape[2], features.shape[2])
         # Weighted, so many are drawn from all clips.
         sampler = RandomWindowSampler(
             self.epoch_size,
-            features.shape[2] - n_frames + 1,
+            features.shape[2] - self.n_frames_ + 1,
             generator,
             weights=1 / np.bincount(codes)[codes],
         )
-        targets = torch.eye(len(classes))[torch.from_numpy(codes)]
-        self._train(
-            module,
-            criterion,
-            WindowDataset(features, targets, n_frames),
+        architecture = {
+            "n_bins": features.shape[1],
+            "n_classes": len(self.classes_),
+            "statistics": bin_statistics(features),
+            "params": self._net_params("module__"),
+        }
+        targets = torch.eye(len(self.classes_))[torch.from_numpy(codes)]
+        return Training(
+            architecture,
+            WindowDataset(features, targets, self.n_frames_),
             sampler,
-            setup,
-            X=X,
-            y=y,
             attributes={"mixup": self.mixup},
         )
-        return self
 
     def predict_proba(self, X):
         """Probability of the classes: the mean over a clip's windows.
@@ -295,16 +275,6 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
         check_classification_targets(y)
         return y
 
-    def _architecture_for(self, features, n_classes):
-        """What :meth:`_build` takes."""
-        params = {"embedding_dim": 128, "width": self.width, **self._net_params("module__")}
-        return {
-            "n_bins": features.shape[1],
-            "n_classes": n_classes,
-            "statistics": bin_statistics(features),
-            "params": params,
-        }
-
     @staticmethod
     def _build(n_bins, n_classes, statistics, params):
         """Classifier of windows and its loss."""
@@ -314,9 +284,6 @@ class Cnn6Classifier(NeuralMixin, ClassifierMixin, BaseEstimator):
             nn.Linear(params["embedding_dim"], n_classes),
         )
         return module, nn.CrossEntropyLoss()
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "net_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -5,25 +5,29 @@ import itertools
 from numbers import Integral, Real
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn.base import ClassNamePrefixFeaturesOutMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from sk_asd.embedders._heads import LOSSES, ClassificationHead, HeadsLoss, RegressionHead
-from sk_asd.embedders._layers import EmbedderLayer
+from sk_asd.embedders._heads import (
+    LOSSES,
+    ClassificationHead,
+    HeadsLoss,
+    RegressionHead,
+    expand,
+)
+from sk_asd.embedders._layers import LAYERS, EmbedderLayer, check_layer, outputs_of
 from sk_asd.embedders._net import EmbeddingNet
 from sk_asd.networks import ECAPATDNN, Cnn6, MobileFaceNet
 from sk_asd.networks._standardize import BinStandardizer
 from sk_asd.utils._base import BaseEstimator
-from sk_asd.utils._containers import column_of, is_labelled, wrap
-from sk_asd.utils._labels import normal_clips
+from sk_asd.utils._containers import wrap
 from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._statistics import bin_statistics
-from sk_asd.utils._training import NeuralMixin, on_device, resolve_device
+from sk_asd.utils._training import NeuralMixin, Training, on_device, resolve_device
 from sk_asd.utils._validation import check_features
 from sk_asd.utils._windows import (
     RandomWindowSampler,
@@ -41,28 +45,21 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
 
     A subclass says what the heads learn: ``_targets(X, y, n_clips)`` sets its fitted attributes and
     returns the targets ``(n_clips, n_heads)``, NaN where unknown, and a dict of the heads' names
-    with the number of their classes, None for a regression. ``_same_targets(before)`` compares them
-    with the attributes of an earlier fit.
+    with the number of their classes, None for a regression.
     """
 
     _parameter_constraints: dict = {
         "backbone": [StrOptions(set(BACKBONES)), nn.Module, type],
         "n_frames": [Interval(Integral, 1, None, closed="left"), None],
         "window_hop": [Interval(Integral, 1, None, closed="left")],
-        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
-        "pooling": [StrOptions({"mean", "std"})],
+        "layer": [StrOptions(set(LAYERS))],
         "loss": [StrOptions(set(LOSSES))],
-        "margin": [Interval(Real, 0, np.pi, closed="left")],
-        "scale": [Interval(Real, 0, None, closed="neither")],
-        "n_subclusters": [Interval(Integral, 1, None, closed="left")],
-        "standardize": ["boolean"],
         "subtract_mean": ["boolean"],
         "mixup": [Interval(Real, 0, None, closed="left")],
-        "augment": [nn.Module, None],
-        "balance": [str, list, tuple, None],
         **NeuralMixin._training_constraints,
     }
     _net_class = EmbeddingNet
+    _net_defaults = {"optimizer__weight_decay": 1e-4}
     _takes = "spectrograms"
 
     @_fit_context(prefer_skip_nested_validation=True)
@@ -88,42 +85,26 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
             If labels are missing or tell nothing apart, clips are shorter than one window, the
             network cannot take such windows, or the training diverges.
         """
-        X, y = normal_clips(X, y)
-        before = vars(self).copy() if self._continues() else None
-        features = check_features(self, X, reset=before is None, min_clips=2)
+        return self._fit_network(X, y)
+
+    def _training(self, features, X, y, generator):
         n_frames = check_length(features, self.n_frames)
         targets, heads = self._targets(X, y, len(features))
-        if before is not None and not self._same_targets(before):
-            vars(self).update(before)
-            raise ValueError(
-                f"warm_start=True goes on with a fitted {type(self).__name__}, but the classes of "
-                "this fit are not those of the last one."
-            )
-        weights = self._clip_weights(X, targets)
-        setup = _, stream, generator = self._training_setup()
-        sampler = RandomWindowSampler(
-            len(features), features.shape[2] - n_frames + 1, generator, weights
-        )
-        module, criterion = self._networks(
-            stream, lambda: self._architecture_for(features, n_frames, heads)
-        )
-        self._architecture["width"] = criterion.embedding_dim
-        self._train(
-            module,
-            criterion,
+        targets = torch.from_numpy(targets.astype(np.float32))
+        return Training(
+            self._architecture_for(features, n_frames, heads),
             WindowDataset(
                 features,
-                criterion.expand(torch.from_numpy(targets.astype(np.float32))),
+                expand(targets, heads.values()),
                 n_frames,
                 subtract_mean=self.subtract_mean,
             ),
-            sampler,
-            setup,
-            X=X,
-            y=y,
+            RandomWindowSampler(len(features), features.shape[2] - n_frames + 1, generator),
             attributes={"mixup": self.mixup, "head_names": list(heads)},
         )
-        return self
+
+    def _finish(self, features, X):
+        self._architecture["width"] = self.net_.criterion_.embedding_dim
 
     def transform(self, X):
         """Embed clips.
@@ -146,27 +127,22 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
         ValueError
             If clips are shorter than one window.
         """
-        embeddings = [_pool(F.normalize(windows), self.pooling) for windows in self._embed(X)]
+        embeddings = [F.normalize(windows).mean(0) for windows in self._embed(X, self.layer)]
         values = torch.stack(embeddings).cpu().numpy()
         return self._contained(wrap(values, X, ("embedding",)), X)
 
     @property
     def _n_features_out(self):
-        return self._architecture["width"]
+        size = self._architecture["size"]
+        return _width(outputs_of(self.net_.module_, self.layer), *size)
 
-    def _embed(self, X):
-        """Embeddings of every clip's windows, clip by clip."""
+    def _embed(self, X, layer):
+        """Output of a layer for every clip's windows, clip by clip."""
         check_is_fitted(self, "net_")
         features = check_features(self, X, reset=False)
         n_frames = check_length(features, self.n_frames)
         starts = window_starts(features.shape[2], n_frames, self.window_hop)
-        if self.pooling == "std" and len(starts) == 1:
-            raise ValueError(
-                f"pooling='std' needs several windows a clip, found one of {n_frames} frames in "
-                f"{features.shape[2]}: lower n_frames, or take pooling='mean'."
-            )
-        device = resolve_device(self.device, fitted=True)
-        module = on_device(self.net_.module_, device)
+        module, device = self._outputs(layer)
         with torch.inference_mode():
             for clip in features:
                 if self.subtract_mean:
@@ -174,15 +150,19 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
                 windows = np.stack([clip[:, s : s + n_frames] for s in starts])
                 yield module(torch.from_numpy(windows).to(device))
 
+    def _outputs(self, layer):
+        """The network up to a layer, and where it is to compute."""
+        device = resolve_device(self.device, fitted=True)
+        return outputs_of(on_device(self.net_.module_, device), layer), device
+
     def _exported(self, n_frames):
         return EmbedderLayer(self, n_frames)
 
     def _level(self):
         """What is usual in every bin, (n_bins, 1), where that is the same for all clips."""
-        standardizer = self.net_.module_[0]
-        if self.subtract_mean or not isinstance(standardizer, BinStandardizer):
+        if self.subtract_mean:
             return None
-        return standardizer.mean.cpu().numpy()
+        return self.net_.module_[0].mean.cpu().numpy()
 
     def _with_fewer_windows(self):
         """The same with windows that overlap by half at most, which is enough to compare with."""
@@ -198,8 +178,7 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
         alone are computed once.
         """
         embedder = self._with_fewer_windows()
-        device = resolve_device(self.device, fitted=True)
-        module = on_device(self.net_.module_, device)
+        module, device = self._outputs(self.layer)
         windows = embedder._changed_windows(variants, frames)
         found = {}
         with torch.inference_mode():
@@ -210,7 +189,7 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
         starts = sorted({start for _, start in found})
         return torch.stack(
             [
-                _pool(torch.stack([found.get((i, s), found[0, s]) for s in starts]), self.pooling)
+                torch.stack([found.get((i, s), found[0, s]) for s in starts]).mean(0)
                 for i in range(len(frames))
             ]
         ).numpy()
@@ -226,25 +205,6 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
                 if touched or self.subtract_mean:
                     yield (number, start), values[:, start : start + n_frames]
 
-    def _clip_weights(self, X, targets):
-        """How often every clip is to be drawn, or None for once an epoch each."""
-        if self.balance is None:
-            return None
-        if isinstance(self.balance, str) and self.balance == "class":
-            groups = targets
-        else:
-            columns = [self.balance] if isinstance(self.balance, str) else list(self.balance)
-            missing = [c for c in columns if not is_labelled(X) or column_of(X, c) is None]
-            if missing:
-                raise ValueError(
-                    f"balance={self.balance!r} needs columns {missing} in the labels of X."
-                )
-            groups = np.stack([pd.factorize(column_of(X, c))[0] for c in columns], axis=1)
-        _, group, counts = np.unique(
-            groups, axis=0, return_inverse=True, return_counts=True, equal_nan=True
-        )
-        return 1 / counts[group.ravel()]
-
     def _head_weights(self, heads):
         return [1.0] * len(heads)
 
@@ -252,23 +212,22 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
         """What :meth:`_build` takes for clips and heads."""
         params = self._net_params("module__")
         if isinstance(self.backbone, str):
-            params = {"embedding_dim": self.embedding_dim, **params}
-        statistics = bin_statistics(features, self.subtract_mean) if self.standardize else None
-        angular = {name: getattr(self, name) for name in ("margin", "scale", "n_subclusters")}
+            params = {"embedding_dim": 128, **params}
+        else:
+            check_layer(self.backbone, self.layer)
         return {
             "size": (features.shape[1], n_frames),
             "backbone": self.backbone,
             "params": params,
-            "statistics": statistics,
-            "augment": self.augment,
+            "statistics": bin_statistics(features, self.subtract_mean),
             "heads": list(heads.values()),
             "head_weights": self._head_weights(heads),
-            "loss": {"loss": self.loss, **angular},
+            "loss": {"loss": self.loss, **self._net_params("loss__")},
             "width": None,
         }
 
     @staticmethod
-    def _build(size, backbone, params, statistics, augment, heads, head_weights, loss, width):
+    def _build(size, backbone, params, statistics, heads, head_weights, loss, width):
         """Layers up to the embedding, and the joint loss of the heads; `width` None is measured."""
         if isinstance(backbone, nn.Module):
             backbone = _copy(backbone, params)
@@ -279,10 +238,7 @@ class BaseEmbedder(NeuralMixin, ClassNamePrefixFeaturesOutMixin, LabelledOutput,
         else:
             se = {"squeeze_excitation": "output"} if backbone == "mfnse" else {}
             backbone = MobileFaceNet(input_size=size, **{**se, **params})
-        layers = [] if statistics is None else [BinStandardizer(*statistics)]
-        if augment is not None:
-            layers.append(copy.deepcopy(augment).cpu())
-        module = nn.Sequential(*layers, backbone)
+        module = nn.Sequential(BinStandardizer(*statistics), backbone)
         width = _width(module, *size) if width is None else width
         heads = [
             RegressionHead(width)
@@ -329,7 +285,3 @@ def _width(module, n_bins, n_frames):
             f"{tuple(embedding.shape)}."
         )
     return embedding.shape[1]
-
-
-def _pool(windows, pooling):
-    return windows.mean(0) if pooling == "mean" else windows.std(0, unbiased=False)

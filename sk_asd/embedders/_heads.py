@@ -9,6 +9,32 @@ from sk_asd.networks import ArcFace, SubclusterAdaCos
 LOSSES = ("arcface", "adacos", "subcluster_adacos", "softmax")
 
 
+def expand(targets, heads):
+    """Targets of heads side by side, as :class:`HeadsLoss` takes them.
+
+    Parameters
+    ----------
+    targets : Tensor of shape (n, n_heads)
+        Codes of classes, or values; NaN where unknown.
+    heads : iterable of int or None
+        Number of classes of every head, None for a regression.
+
+    Returns
+    -------
+    Tensor of shape (n, n_columns)
+        Probabilities of classes, or values; NaN where unknown.
+    """
+    columns = []
+    for target, n_classes in zip(targets.T, heads):
+        column = target[:, None]
+        if n_classes is not None:
+            known = ~column.isnan()
+            codes = target.where(known[:, 0], 0).long()
+            column = F.one_hot(codes, n_classes).float().where(known, torch.nan)
+        columns.append(column)
+    return torch.cat(columns, dim=1)
+
+
 class ClassificationHead(nn.Module):
     """Cross-entropy of a classifier on embeddings.
 
@@ -24,7 +50,7 @@ class ClassificationHead(nn.Module):
         Of sub-cluster AdaCos.
     """
 
-    def __init__(self, loss, embedding_dim, n_classes, *, margin, scale, n_subclusters):
+    def __init__(self, loss, embedding_dim, n_classes, *, margin=0.5, scale=32.0, n_subclusters=16):
         super().__init__()
         self.embedding_dim = embedding_dim
         self.width = n_classes
@@ -37,12 +63,6 @@ class ClassificationHead(nn.Module):
             self.logits = SubclusterAdaCos(embedding_dim, n_classes, 1, trainable=True)
         else:
             self.logits = SubclusterAdaCos(embedding_dim, n_classes, n_subclusters)
-
-    def expand(self, codes):
-        """Probabilities of the classes from their codes, NaN where unknown."""
-        known = ~codes.isnan()
-        one_hot = F.one_hot(codes.where(known, 0).long(), self.width).float()
-        return one_hot.where(known[:, None], torch.nan)
 
     def forward(self, embedding, target):
         """Mean loss of embeddings (n, embedding_dim) with class probabilities (n, n_classes)."""
@@ -63,10 +83,6 @@ class RegressionHead(nn.Module):
         super().__init__()
         self.embedding_dim = embedding_dim
         self.linear = nn.Linear(embedding_dim, 1)
-
-    def expand(self, values):
-        """Values as a column."""
-        return values[:, None]
 
     def forward(self, embedding, target):
         """Mean loss of embeddings (n, embedding_dim) with values (n, 1)."""
@@ -95,10 +111,6 @@ class HeadsLoss(nn.Module):
         self.embedding_dim = heads[0].embedding_dim
         self.last = None
 
-    def expand(self, targets):
-        """Targets ``(n, n_heads)`` as the columns that :meth:`forward` takes."""
-        return torch.cat([head.expand(t) for head, t in zip(self.heads, targets.T)], dim=1)
-
     def forward(self, embedding, target):
         """Joint loss of a batch.
 
@@ -110,7 +122,7 @@ class HeadsLoss(nn.Module):
         embedding : Tensor of shape (n, embedding_dim)
             Embeddings.
         target : Tensor of shape (n, n_columns)
-            Targets of all heads side by side, from :meth:`expand`, possibly blended; NaN where
+            Targets of all heads side by side, from :func:`expand`, possibly blended; NaN where
             unknown.
 
         Returns

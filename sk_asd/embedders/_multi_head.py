@@ -24,7 +24,8 @@ class MultiHeadEmbedder(BaseEmbedder):
     standardised value with the squared error. Their losses, each the mean over the clips whose
     value is known, are summed with `loss_weights` (equation 1 of the report). A missing value is
     never filled in: such a clip takes no part in that head's loss. The embeddings then go to an
-    outlier detector, as those of :class:`SectionEmbedder` do.
+    outlier detector, as those of :class:`SectionEmbedder` do; windows and their standardisation are
+    the same.
 
     Parameters
     ----------
@@ -46,51 +47,30 @@ default="mobilefacenet"
         Length of a window in frames; None for whole clips.
     window_hop : int, default=32
         Frames between test windows; the last one is flush with the clip's end.
-    embedding_dim : int, default=128
-        Width of the embeddings; not for an own network.
-    pooling : {"mean", "std"}, default="mean"
-        How the embeddings of a clip's windows, scaled to unit length, become one.
+    layer : {"embedding", "penultimate"}, default="embedding"
+        Layer whose output is taken: the last one, which the heads are trained on, or the one before
+        it, of an own network its method ``penultimate``. It can be changed after ``fit``.
     loss : {"arcface", "adacos", "subcluster_adacos", "softmax"}, default="arcface"
         What the network is trained by: softmax over angles with a margin, over angles with a scale
         that adapts itself, the same with several centres a class, or a plain linear classifier.
-    margin : float, default=0.5
-        Additive angular margin of ArcFace in radians.
-    scale : float, default=32.0
-        Scale of the ArcFace logits.
-    n_subclusters : int, default=16
-        Centres a class of sub-cluster AdaCos.
-    standardize : bool, default=True
-        Standardise every bin by its mean and standard deviation over the training clips; STFT
-        magnitudes need it.
     subtract_mean : bool, default=False
         First subtract from every bin its mean over the clip's frames. Level and stationary sound
         fall out, and what changes over time remains ([2]_, for STFT magnitudes).
     mixup : float, default=0.0
         Mix windows and their classes, with shares from a Beta distribution of this parameter
         ([3]_); 0 mixes nothing, 1 draws the shares uniformly.
-    augment : nn.Module, default=None
-        Acts on standardised windows, in training mode only if it is made so, such as
-        :class:`~sk_asd.networks.SpecAugment`.
-    balance : str or sequence of str, default=None
-        Draw clips such that all values of these columns, or with ``"class"`` all classes, come
-        equally often, such as ``"domain"`` where few clips are of the target domain. None: every
-        clip once an epoch.
     max_epochs : int, default=25
         Number of epochs.
     lr : float, default=1e-3
         Learning rate.
     batch_size : int, default=64
         Windows in a training batch.
-    weight_decay : float, default=1e-4
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.AdamW
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe; faster on devices made for it.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is a CUDA device if there is one, else the CPU. The fitted
         network is kept on the CPU.
@@ -102,8 +82,11 @@ default="mobilefacenet"
         Seed of initial weights, windows, order and dropout. On the CPU the same seed gives the
         same fit, bit for bit, with the same number of torch threads.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of the backbone, such as ``module__width=0.5``),
-        ``optimizer__*``, ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of the backbone, such as ``module__width=0.5``;
+        ``module__embedding_dim`` is 128 unless given, but for an own network), ``loss__margin`` and
+        ``loss__scale`` (of ArcFace, 0.5 and 32), ``loss__n_subclusters`` (centres a class of
+        sub-cluster AdaCos, 16), ``optimizer__*`` (``optimizer__weight_decay`` is 1e-4),
+        ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
 
     Attributes
     ----------
@@ -167,25 +150,16 @@ default="mobilefacenet"
         loss_weights=None,
         n_frames=192,
         window_hop=32,
-        embedding_dim=128,
-        pooling="mean",
+        layer="embedding",
         loss="arcface",
-        margin=0.5,
-        scale=32.0,
-        n_subclusters=16,
-        standardize=True,
         subtract_mean=False,
         mixup=0.0,
-        augment=None,
-        balance=None,
         max_epochs=25,
         lr=1e-3,
         batch_size=64,
-        weight_decay=1e-4,
         optimizer=torch.optim.AdamW,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -198,30 +172,21 @@ default="mobilefacenet"
         self.loss_weights = loss_weights
         self.n_frames = n_frames
         self.window_hop = window_hop
-        self.embedding_dim = embedding_dim
-        self.pooling = pooling
+        self.layer = layer
         self.loss = loss
-        self.margin = margin
-        self.scale = scale
-        self.n_subclusters = n_subclusters
-        self.standardize = standardize
         self.subtract_mean = subtract_mean
         self.mixup = mixup
-        self.augment = augment
-        self.balance = balance
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
     def predict_targets(self, X):
         """Predict what the heads learnt.
@@ -244,7 +209,7 @@ default="mobilefacenet"
         check_is_fitted(self, "net_")
         heads = self.net_.criterion_.heads
         rows = []
-        for windows in self._embed(X):
+        for windows in self._embed(X, "embedding"):
             windows = windows.cpu()
             rows.append([head.predict(windows).item() for head in heads])
         table = pd.DataFrame(rows, columns=list(self.heads_))
@@ -257,7 +222,6 @@ default="mobilefacenet"
         return table
 
     def _targets(self, X, y, n_clips):
-        before = self.statistics_ if self._continues() else {}
         self.heads_, self.classes_, self.statistics_ = {}, {}, {}
         columns = self._columns(X, y)
         unknown = [name for name in self.loss_weights or {} if name not in columns]
@@ -282,14 +246,14 @@ default="mobilefacenet"
                 warnings.warn(
                     f"The target {name!r} has {found}, which tells no clips apart: left out.",
                     UserWarning,
-                    stacklevel=4,
+                    stacklevel=6,
                 )
                 continue
             if kind == "classification":
                 self.classes_[name], target[known] = encode(values[known], key=str)
             else:
                 numbers = _numbers(name, values[known])
-                mean, std = before.get(name, (numbers.mean(), numbers.std()))
+                mean, std = numbers.mean(), numbers.std()
                 self.statistics_[name] = float(mean), float(std)
                 target[known] = (numbers - mean) / std
             self.heads_[name] = kind
@@ -348,11 +312,6 @@ default="mobilefacenet"
     def _varying(table):
         names = [name for name in table if name not in NOT_IN_JOINT | {"domain"}]
         return [name for name in names if _varies(table[name])]
-
-    def _same_targets(self, before):
-        return before["heads_"] == self.heads_ and {
-            name: classes.tolist() for name, classes in before["classes_"].items()
-        } == {name: classes.tolist() for name, classes in self.classes_.items()}
 
     def _head_weights(self, heads):
         return [(self.loss_weights or {}).get(name, 1.0) for name in heads]

@@ -19,7 +19,8 @@ class SectionEmbedder(BaseEmbedder):
     A network learns to tell the classes of normal clips apart with an ArcFace loss; its embeddings
     then go to an outlier detector. Classes come from the labels of `X` or, for plain arrays, from
     ``y``. In training every clip gives one random window of `n_frames` an epoch; at test time
-    strided windows cover the clip and their embeddings are pooled.
+    strided windows cover the clip, and their embeddings, scaled to unit length, are averaged.
+    Every bin is brought to mean 0 and standard deviation 1 over the training clips first.
 
     Parameters
     ----------
@@ -36,51 +37,30 @@ default="mobilefacenet"
         Length of a window in frames; None for whole clips.
     window_hop : int, default=32
         Frames between test windows; the last one is flush with the clip's end.
-    embedding_dim : int, default=128
-        Width of the embeddings; not for an own network.
-    pooling : {"mean", "std"}, default="mean"
-        How the embeddings of a clip's windows, scaled to unit length, become one.
+    layer : {"embedding", "penultimate"}, default="embedding"
+        Layer whose output is taken: the last one, which the heads are trained on, or the one before
+        it, of an own network its method ``penultimate``. It can be changed after ``fit``.
     loss : {"arcface", "adacos", "subcluster_adacos", "softmax"}, default="arcface"
         What the network is trained by: softmax over angles with a margin, over angles with a scale
         that adapts itself, the same with several centres a class, or a plain linear classifier.
-    margin : float, default=0.5
-        Additive angular margin of ArcFace in radians.
-    scale : float, default=32.0
-        Scale of the ArcFace logits.
-    n_subclusters : int, default=16
-        Centres a class of sub-cluster AdaCos.
-    standardize : bool, default=True
-        Standardise every bin by its mean and standard deviation over the training clips; STFT
-        magnitudes need it.
     subtract_mean : bool, default=False
         First subtract from every bin its mean over the clip's frames. Level and stationary sound
         fall out, and what changes over time remains ([2]_, for STFT magnitudes).
     mixup : float, default=0.0
         Mix windows and their classes, with shares from a Beta distribution of this parameter
         ([3]_); 0 mixes nothing, 1 draws the shares uniformly.
-    augment : nn.Module, default=None
-        Acts on standardised windows, in training mode only if it is made so, such as
-        :class:`~sk_asd.networks.SpecAugment`.
-    balance : str or sequence of str, default=None
-        Draw clips such that all values of these columns, or with ``"class"`` all classes, come
-        equally often, such as ``"domain"`` where few clips are of the target domain. None: every
-        clip once an epoch.
     max_epochs : int, default=25
         Number of epochs.
     lr : float, default=1e-3
         Learning rate.
     batch_size : int, default=64
         Windows in a training batch.
-    weight_decay : float, default=1e-4
-        Weight decay of the optimizer.
     optimizer : type, default=torch.optim.AdamW
         Optimizer of torch.
     max_time : float, default=None
         Seconds after which training ends, in the middle of an epoch if need be.
     mixed_precision : bool, default=False
         Train in bfloat16 where torch deems it safe; faster on devices made for it.
-    warm_start : bool, default=False
-        Let the next ``fit`` go on with the network of the last one, for `max_epochs` more.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is a CUDA device if there is one, else the CPU. The fitted
         network is kept on the CPU.
@@ -92,8 +72,11 @@ default="mobilefacenet"
         Seed of initial weights, windows, order and dropout. On the CPU the same seed gives the
         same fit, bit for bit, with the same number of torch threads.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of the backbone, such as ``module__width=0.5``),
-        ``optimizer__*``, ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of the backbone, such as ``module__width=0.5``;
+        ``module__embedding_dim`` is 128 unless given, but for an own network), ``loss__margin`` and
+        ``loss__scale`` (of ArcFace, 0.5 and 32), ``loss__n_subclusters`` (centres a class of
+        sub-cluster AdaCos, 16), ``optimizer__*`` (``optimizer__weight_decay`` is 1e-4),
+        ``iterator_train__*`` (of the DataLoader) and ``callbacks__*``.
 
     Attributes
     ----------
@@ -146,25 +129,16 @@ default="mobilefacenet"
         target="section",
         n_frames=192,
         window_hop=32,
-        embedding_dim=128,
-        pooling="mean",
+        layer="embedding",
         loss="arcface",
-        margin=0.5,
-        scale=32.0,
-        n_subclusters=16,
-        standardize=True,
         subtract_mean=False,
         mixup=0.0,
-        augment=None,
-        balance=None,
         max_epochs=25,
         lr=1e-3,
         batch_size=64,
-        weight_decay=1e-4,
         optimizer=torch.optim.AdamW,
         max_time=None,
         mixed_precision=False,
-        warm_start=False,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -175,37 +149,25 @@ default="mobilefacenet"
         self.target = target
         self.n_frames = n_frames
         self.window_hop = window_hop
-        self.embedding_dim = embedding_dim
-        self.pooling = pooling
+        self.layer = layer
         self.loss = loss
-        self.margin = margin
-        self.scale = scale
-        self.n_subclusters = n_subclusters
-        self.standardize = standardize
         self.subtract_mean = subtract_mean
         self.mixup = mixup
-        self.augment = augment
-        self.balance = balance
         self.max_epochs = max_epochs
         self.lr = lr
         self.batch_size = batch_size
-        self.weight_decay = weight_decay
         self.optimizer = optimizer
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.warm_start = warm_start
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
     def _targets(self, X, y, n_clips):
         self.classes_, codes = self._classes(X, y, n_clips)
         return codes[:, np.newaxis], {"class": len(self.classes_)}
-
-    def _same_targets(self, before):
-        return before["classes_"].tolist() == self.classes_.tolist()
 
     def _classes(self, X, y, n_clips):
         """Classes and the code of every clip's class."""
@@ -235,6 +197,6 @@ default="mobilefacenet"
                 f"Every clip is a class of its own in the target {self.target!r}: it has a column "
                 "that numbers the clips. Name the columns that describe them instead.",
                 UserWarning,
-                stacklevel=5,
+                stacklevel=7,
             )
         return classes, codes

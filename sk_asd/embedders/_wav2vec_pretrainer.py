@@ -38,6 +38,7 @@ from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import Interval, StrOptions, _fit_context
 from sk_asd.utils._training import NetParamsMixin, epochs_of, fitted_net, resolve_device, to_cpu
 
+_OF_READING = ("sr", "on_rate", "device", "cache_dir", "n_jobs")
 SIZES = {"small": {"channels": 128}, "large": {"channels": 512}}
 
 
@@ -46,36 +47,25 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
 
     From what it has heard so far the network predicts its own features of frames to come, and
     learns to tell them from those of other frames of the clip. Every update takes random crops of
-    `batch_size` clips. The fitted pre-trainer is a transformer like
-    :class:`~sk_asd.features.Wav2Vec`, and `save` writes a file for that.
+    `batch_size` clips, which may be of different lengths; of files with several channels the first
+    is read. `save` writes a file for :class:`~sk_asd.features.Wav2Vec`. The fitted pre-trainer is a
+    transformer itself, of clips as long as the first one in `fit`.
 
     Parameters
     ----------
-    size : {"small", "large"} or dict, default="small"
+    size : {"small", "large"}, default="small"
         128 channels, 2.0 million parameters; or 512, 32.5 million, "wav2vec large" as the report
-        has it; or parameters of :class:`~sk_asd.networks.Wav2Vec1`.
+        has it.
     max_updates : int, default=10000
         Updates of the weights.
     batch_size : int, default=10
         Crops of an update; fewer if there are not as many clips.
     max_samples : int, default=150000
         Samples of the longest crop. The crops of an update are as long as its shortest clip.
-    n_negatives : int, default=10
-        Other frames that every predicted one is told from.
-    n_steps : int, default=12
-        Frames ahead that are predicted.
-    infonce : bool, default=False
-        Whether the loss is InfoNCE, fairseq's other one, instead of a binary cross-entropy of every
-        frame. The latter, the report's, spends thousands of updates on the one value that all
-        logits need; a training of minutes or hours wants InfoNCE.
     lr : float, default=5e-3
-        Largest learning rate.
-    lr_min : float, default=1e-6
-        Learning rate that a half cosine ends at.
+        Largest learning rate; it ends at 1e-6 along half a cosine.
     warmup : int, default=500
-        Updates in which the learning rate rises in a line.
-    warmup_lr : float, default=1e-7
-        Learning rate that the line begins with.
+        Updates in which the learning rate rises in a line from 1e-7.
     optimizer : type, default=torch.optim.Adam
         Optimizer of torch.
     validation_fraction : float, default=0.05
@@ -91,19 +81,10 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         written, from which it can go on.
     mixed_precision : bool, default=False
         Compute in bfloat16 wherever torch deems that safe.
-    features : {"context", "encoder"}, default="context"
-        What `transform` gives: output of the aggregator, or of the encoder.
     sr : int, default=16000
         Sample rate in Hz.
-    duration : float, default=None
-        Length that `transform` brings clips to, in seconds; None is the length of the first clip in
-        `fit`. Training takes clips of any length.
-    on_length : {"error", "pad", "crop", "tile"}, default="error"
-        What `transform` does with clips of another length.
     on_rate : {"error", "resample"}, default="error"
         What to do with clips of another sample rate than `sr`. Resampling is soxr's, quality HQ.
-    channel : int, default=0
-        Channel that is read of sound files with several, counted from 0.
     device : str or torch.device, default="auto"
         Where to compute; ``"auto"`` is a CUDA device if there is one, else the CPU. The fitted
         network is kept on the CPU.
@@ -119,9 +100,14 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
     n_jobs : int, default=None
         Threads of `transform`.
     **kwargs : dict
-        Parameters of skorch: ``module__*`` (of ``Wav2Vec1``), ``optimizer__*``,
-        ``iterator_train__*`` (of the DataLoader, such as ``iterator_train__num_workers``) and
-        ``callbacks__*``.
+        Parameters of skorch: ``module__*`` (of :class:`~sk_asd.networks.Wav2Vec1`, such as
+        ``module__channels`` or ``module__n_steps``, the 12 frames ahead that are predicted);
+        ``loss__n_negatives`` (10), the other frames that every predicted one is told from;
+        ``loss__infonce`` (False), whether the loss is InfoNCE, fairseq's other one, instead of a
+        binary cross-entropy of every frame: the latter, the report's, spends thousands of updates
+        on the one value that all logits need, and a training of minutes or hours wants InfoNCE;
+        ``optimizer__*``, ``iterator_train__*`` (of the DataLoader, such as
+        ``iterator_train__num_workers``) and ``callbacks__*``.
 
     Attributes
     ----------
@@ -130,7 +116,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         ``train_accuracy``, ``valid_loss`` and ``valid_accuracy``.
     accuracy_ : float
         Share of predictions on held-out clips that suit the true frame better than all negatives,
-        at the end. Chance is ``1 / (1 + n_negatives)``. NaN without held-out clips.
+        at the end. Chance is ``1 / (1 + loss__n_negatives)``. NaN without held-out clips.
     n_updates_ : int
         Updates done.
     stop_reason_ : {"max_updates", "max_time", "callback"}
@@ -179,18 +165,13 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
     """
 
     _parameter_constraints: dict = {
-        **WaveformNetwork._parameter_constraints,
-        "size": [StrOptions(set(SIZES)), dict],
+        **{name: WaveformNetwork._parameter_constraints[name] for name in _OF_READING},
+        "size": [StrOptions(set(SIZES))],
         "max_updates": [Interval(Integral, 1, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "max_samples": [Interval(Integral, 1, None, closed="left")],
-        "n_negatives": [Interval(Integral, 1, None, closed="left")],
-        "n_steps": [Interval(Integral, 1, None, closed="left")],
-        "infonce": ["boolean"],
         "lr": [Interval(Real, 0, None, closed="neither")],
-        "lr_min": [Interval(Real, 0, None, closed="left")],
         "warmup": [Interval(Integral, 0, None, closed="left")],
-        "warmup_lr": [Interval(Real, 0, None, closed="left")],
         "optimizer": [callable],
         "validation_fraction": [Interval(Real, 0, 1, closed="left")],
         "checkpoint": [str, os.PathLike, None],
@@ -201,6 +182,10 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
+    _net_class = ContrastiveNet
+    _net_defaults = {"loss__n_negatives": 10, "loss__infonce": False}
+    # `transform` is that of Wav2Vec, but for what is fixed here.
+    features, duration, on_length, channel = "context", None, "error", 0
     _state = ("net_", "n_updates_", "stop_reason_", "accuracy_", "_origin")
 
     def __init__(
@@ -210,25 +195,16 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         max_updates=10000,
         batch_size=10,
         max_samples=150000,
-        n_negatives=10,
-        n_steps=12,
-        infonce=False,
         lr=5e-3,
-        lr_min=1e-6,
         warmup=500,
-        warmup_lr=1e-7,
         optimizer=torch.optim.Adam,
         validation_fraction=0.05,
         checkpoint=None,
         checkpoint_every=500,
         max_time=None,
         mixed_precision=False,
-        features="context",
         sr=16000,
-        duration=None,
-        on_length="error",
         on_rate="error",
-        channel=0,
         device="auto",
         callbacks=None,
         verbose=0,
@@ -241,32 +217,23 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
         self.max_updates = max_updates
         self.batch_size = batch_size
         self.max_samples = max_samples
-        self.n_negatives = n_negatives
-        self.n_steps = n_steps
-        self.infonce = infonce
         self.lr = lr
-        self.lr_min = lr_min
         self.warmup = warmup
-        self.warmup_lr = warmup_lr
         self.optimizer = optimizer
         self.validation_fraction = validation_fraction
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
         self.max_time = max_time
         self.mixed_precision = mixed_precision
-        self.features = features
         self.sr = sr
-        self.duration = duration
-        self.on_length = on_length
         self.on_rate = on_rate
-        self.channel = channel
         self.device = device
         self.callbacks = callbacks
         self.verbose = verbose
         self.random_state = random_state
         self.cache_dir = cache_dir
         self.n_jobs = n_jobs
-        self._set_net_params(kwargs)
+        self._given = kwargs
 
     @_fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -294,7 +261,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
             training, or the training diverges.
         """
         start = time.monotonic()
-        self._check_net_params()
+        self._check_keywords()
         X, _ = normal_clips(X)
         super().fit(X)  # takes the length of a clip; the network follows from the training
         contents = read_checkpoint(self.checkpoint)
@@ -304,9 +271,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
             seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
         device = resolve_device(self.device)
         with RandomStream(seed, device).active():
-            size = SIZES[self.size] if isinstance(self.size, str) else self.size
-            params = {"n_steps": self.n_steps, **self._net_params("module__")}
-            network = Wav2Vec1(**{**size, **params})
+            network = Wav2Vec1(**{**SIZES[self.size], **self._net_params("module__")})
         train, held_out = self._batches(X, network, seed)
 
         settings = self._settings(network, train)
@@ -374,14 +339,6 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
             module = Contrast(self.network_.network, saved["infonce"])
             self.net_ = fitted_net(ContrastiveNet, module, nn.Identity, saved["history"])
 
-    def _check_net_params(self):
-        for name in ("sampler", "batch_sampler", "batch_size", "shuffle", "generator"):
-            if f"iterator_train__{name}" in vars(self):
-                raise ValueError(
-                    f"iterator_train__{name} cannot be set: batches follow from random_state and "
-                    "batch_size."
-                )
-
     def _batches(self, X, network, seed):
         """Batches of training and of held-out clips, None without."""
         least = network.receptive_field + network.offset * network.hop_length
@@ -438,7 +395,7 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
             network=network,
             batch_size=self.batch_size,
             max_samples=self.max_samples,
-            n_negatives=self.n_negatives,
+            n_negatives=self._net_params("loss__")["n_negatives"],
             seed=seed,
         )
         return make(rows=train, lengths=lengths[train]), (
@@ -447,13 +404,12 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
 
     def _net(self, network, held_out, device, checkpoint):
         updates = Updates(self.checkpoint_every, self.max_updates)
-        params = {k: v for k, v in self._net_params().items() if not k.startswith("module__")}
         scores = [
             (f"{part}_accuracy", PassthroughScoring(f"{part}_accuracy", False, part == "train"))
             for part in ("train", "valid")
         ]
         net = ContrastiveNet(
-            Contrast(network, self.infonce),
+            Contrast(network, self._net_params("loss__")["infonce"]),
             criterion=nn.Identity,
             optimizer=self.optimizer,
             lr=self.lr,
@@ -470,36 +426,27 @@ class Wav2VecPretrainer(NetParamsMixin, WaveformNetwork):
             # A loader without generator draws from the global one, if only to seed its workers.
             iterator_train__generator=torch.Generator(),
             iterator_valid__generator=torch.Generator(),
-            **params,
+            **self._skorch_params(),
         )
         net.updates, net.mixed_precision = updates, self.mixed_precision
         net.schedule = functools.partial(
             learning_rate,
             warmup=self.warmup,
-            warmup_lr=self.warmup_lr,
             lr=self.lr,
-            lr_min=self.lr_min,
             max_updates=self.max_updates,
         )
         return net
 
     def _settings(self, network, train):
         """What the trained weights depend on beside the seed."""
-        names = (
-            "max_updates",
-            "batch_size",
-            "max_samples",
-            "n_negatives",
-            "infonce",
-            "sr",
-            "channel",
-        )
-        names += ("lr", "lr_min", "warmup", "warmup_lr", "validation_fraction", "mixed_precision")
+        names = ("max_updates", "batch_size", "max_samples", "sr", "lr", "warmup")
+        names += ("validation_fraction", "mixed_precision")
         clips = hashlib.blake2b(repr((train.rows.tolist(), train.lengths.tolist())).encode())
-        optimizer = {k: repr(v) for k, v in vars(self).items() if k.startswith("optimizer__")}
+        optimizer = {k: repr(v) for k, v in self._net_params("optimizer__").items()}
         return {
             "network": network.config,
             **{name: getattr(self, name) for name in names},
+            **{f"loss__{name}": value for name, value in self._net_params("loss__").items()},
             "optimizer": [getattr(self.optimizer, "__name__", repr(self.optimizer)), optimizer],
             "clips": clips.hexdigest()[:16],
         }

@@ -17,6 +17,8 @@ from sk_asd.utils._files import replacing
 from sk_asd.utils._training import SeededNet
 
 _KIND = "sk_asd.Wav2VecPretrainer"
+# Learning rates that a training begins and ends with, those of the report.
+_FIRST_LR, _LAST_LR = 1e-7, 1e-6
 
 
 class CropBatches(Dataset):
@@ -133,12 +135,12 @@ class Contrast(nn.Module):
         return self.network.contrastive_loss(encoded, context, negatives, infonce=self.infonce)
 
 
-def learning_rate(update, *, warmup, warmup_lr, lr, lr_min, max_updates):
+def learning_rate(update, *, warmup, lr, max_updates):
     """Learning rate of an update, the first being 0: a line up, then half a cosine down."""
     if update < warmup:
-        return warmup_lr + (lr - warmup_lr) * update / warmup
+        return _FIRST_LR + (lr - _FIRST_LR) * update / warmup
     phase = math.pi * (update - warmup) / (max_updates - warmup)
-    return lr_min + (lr - lr_min) * (1 + math.cos(phase)) / 2
+    return _LAST_LR + (lr - _LAST_LR) * (1 + math.cos(phase)) / 2
 
 
 class ContrastiveNet(SeededNet):

@@ -36,10 +36,8 @@ class LogMel(Spectrogram):
     window : str, tuple, float, callable or array-like of shape (win_length,), default="hann"
         Window, as for :func:`scipy.signal.get_window`; a callable takes the length.
     center : bool, default=True
-        Whether frame ``i`` is centred at sample ``i * hop_length``, the clip being padded at both
-        ends, or starts there.
-    pad_mode : {"constant", "edge", "reflect", "symmetric"}, default="constant"
-        How :func:`numpy.pad` continues the clip if `center` is set; "constant" is with zeros.
+        Whether frame ``i`` is centred at sample ``i * hop_length``, the clip being continued with
+        zeros at both ends, or starts there.
     power : float, default=2.0
         Exponent of the magnitudes that the mel filters are applied to. The logarithm takes the
         result for a power whatever the exponent, as ``librosa.power_to_db`` does.
@@ -54,10 +52,8 @@ class LogMel(Spectrogram):
     norm : "slaney", float or None, default="slaney"
         "slaney" divides every filter by its width in Hz, a number scales it to that norm, None
         leaves its peak at 1; see ``librosa.filters.mel``.
-    ref : float or "max", default=1.0
-        Power that is 0 dB; "max" is the largest value of each clip.
     amin : float, default=1e-10
-        Smallest power; less is raised to it.
+        Smallest power; less is raised to it. Recordings in physical units may need less.
     top_db : float, default=80.0
         Values more than this below the largest value of their clip are raised to it; None leaves
         them.
@@ -132,7 +128,6 @@ class LogMel(Spectrogram):
         "n_mels": [Interval(Integral, 1, None, closed="left")],
         "htk": ["boolean"],
         "norm": [StrOptions({"slaney"}), Interval(Real, 0, None, closed="neither"), None],
-        "ref": [StrOptions({"max"}), Interval(Real, 0, None, closed="left")],
         "amin": [Interval(Real, 0, None, closed="neither")],
         "top_db": [Interval(Real, 0, None, closed="left"), None],
     }
@@ -143,17 +138,16 @@ class LogMel(Spectrogram):
         sr=16000,
         n_fft=2048,
         hop_length=512,
+        *,
         win_length=None,
         window="hann",
         center=True,
-        pad_mode="constant",
         power=2.0,
         n_mels=128,
         fmin=0.0,
         fmax=None,
         htk=False,
         norm="slaney",
-        ref=1.0,
         amin=1e-10,
         top_db=80.0,
         duration=None,
@@ -169,14 +163,12 @@ class LogMel(Spectrogram):
         self.win_length = win_length
         self.window = window
         self.center = center
-        self.pad_mode = pad_mode
         self.power = power
         self.n_mels = n_mels
         self.fmin = fmin
         self.fmax = fmax
         self.htk = htk
         self.norm = norm
-        self.ref = ref
         self.amin = amin
         self.top_db = top_db
         self.duration = duration
@@ -218,11 +210,8 @@ class LogMel(Spectrogram):
 
     def _to_db(self, mel):
         """Convert one clip from power to decibels, in place."""
-        ref = max(float(mel.max()) if self.ref == "max" else self.ref, self.amin)
         # torch's logarithm is vectorised on every processor.
         torch.from_numpy(mel).clamp_(min=self.amin).log10_().mul_(10.0)
-        if ref != 1.0:
-            mel -= np.float32(10.0 * np.log10(ref))
         if self.top_db is not None:
             np.maximum(mel, mel.max() - np.float32(self.top_db), out=mel)
 
@@ -237,22 +226,15 @@ class _LogMelLayer(SpectrogramLayer):
         super().__init__(extractor, bins)
         basis = torch.from_numpy(extractor.mel_basis_[:, bins].T.copy())
         self.register_buffer("basis", basis)
-        self.ref, self.amin, self.top_db = extractor.ref, extractor.amin, extractor.top_db
+        self.amin, self.top_db = extractor.amin, extractor.top_db
 
     def forward(self, waveform):
         mel = (self._spectra(waveform) @ self.basis).transpose(1, 2)
-        decibels = self._decibels(mel)
-        if self.ref == "max":
-            decibels = decibels - self._decibels(mel.amax(dim=(1, 2), keepdim=True))
-        elif (ref := max(self.ref, self.amin)) != 1.0:
-            decibels = decibels - 10.0 * math.log10(ref)
+        decibels = torch.log(mel.clamp(min=self.amin)) * (10.0 / math.log(10.0))
         if self.top_db is None:
             return decibels
         loudest = decibels.amax(dim=(1, 2), keepdim=True)
         return torch.maximum(decibels, loudest - self.top_db)
-
-    def _decibels(self, power):
-        return torch.log(power.clamp(min=self.amin)) * (10.0 / math.log(10.0))
 
 
 def _banded(basis):

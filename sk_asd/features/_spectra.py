@@ -25,15 +25,12 @@ class Spectra:
     hop_length, n_samples : int
         Samples between frames and of a waveform.
     center : bool
-        Whether half a frame is put before and after the waveform.
-    pad_mode : str
-        What with.
+        Whether half a frame of zeros is put before and after the waveform.
     """
 
-    def __init__(self, window, hop_length, n_samples, center, pad_mode):
+    def __init__(self, window, hop_length, n_samples, center):
         n_fft = len(window)
         self.pad = n_fft // 2 if center else 0
-        self.pad_mode = pad_mode
         self.n_samples = n_samples
         real = {"dtype": torch.float32, "device": "cpu"}
         signal = torch.zeros(n_samples + 2 * self.pad, **real)
@@ -53,10 +50,7 @@ class Spectra:
         wave : ndarray of shape (n_samples,), float32
             The waveform.
         """
-        if self.pad and self.pad_mode != "constant":
-            self.signal[:] = np.pad(wave, self.pad, mode=self.pad_mode)
-        else:
-            self.signal[self.pad : self.pad + self.n_samples] = wave
+        self.signal[self.pad : self.pad + self.n_samples] = wave
         for start in range(0, len(self.frames), self.tile):
             frames = self.frames[start : start + self.tile]
             n = len(frames)
@@ -98,11 +92,7 @@ class SpectrogramLayer(nn.Module):
         self.exponent = extractor.power
         self.n_frames = extractor.n_frames_
         self.register_buffer("window", torch.from_numpy(extractor.window_).clone())
-        margins = _margins(extractor)
-        self.pad_mode = extractor.pad_mode if margins is not None else None
-        if margins is not None:
-            self.register_buffer("before", margins[0])
-            self.register_buffer("after", margins[1])
+        self.pad = extractor.n_fft // 2 if extractor.center else 0
         cosines, sines = _fourier(self.n_fft, bins)
         self.register_buffer("cosines", cosines)
         self.register_buffer("sines", sines)
@@ -112,7 +102,9 @@ class SpectrogramLayer(nn.Module):
         return self._spectra(waveform).transpose(1, 2)
 
     def _spectra(self, waveform):
-        frames = self._frames(self._padded(waveform)) * self.window
+        if self.pad:
+            waveform = nn.functional.pad(waveform, (self.pad, self.pad))
+        frames = self._frames(waveform) * self.window
         n_pairs = (self.n_fft - 1) // 2
         first = frames[..., 1 : n_pairs + 1]
         mirrored = frames[..., self.n_fft - n_pairs :].flip(-1)
@@ -120,13 +112,6 @@ class SpectrogramLayer(nn.Module):
         even = torch.cat([frames[..., :1], first + mirrored, single], dim=-1)
         real, imaginary = even @ self.cosines, (first - mirrored) @ self.sines
         return power_to_(real * real + imaginary * imaginary, self.exponent)
-
-    def _padded(self, waveform):
-        if self.pad_mode is None:
-            return waveform
-        if self.pad_mode == "constant":
-            return nn.functional.pad(waveform, (len(self.before), len(self.after)))
-        return torch.cat([waveform[:, self.before], waveform, waveform[:, self.after]], dim=1)
 
     def _frames(self, signal):
         step = math.gcd(self.n_fft, self.hop_length)
@@ -137,19 +122,6 @@ class SpectrogramLayer(nn.Module):
         blocks = signal[:, : n_blocks * step].unflatten(1, (n_blocks, step))
         last = n_blocks - n_slices + 1
         return torch.cat([blocks[:, i : i + last : every] for i in range(n_slices)], dim=2)
-
-
-def _margins(extractor):
-    """Positions of the samples that a waveform is continued by at both ends, or None."""
-    n_samples, pad = extractor.n_samples_, extractor.n_fft // 2
-    if not extractor.center or pad == 0:
-        return None
-    mode = extractor.pad_mode
-    if mode == "constant":
-        positions = np.zeros(n_samples + 2 * pad, dtype=np.int64)
-    else:
-        positions = np.pad(np.arange(n_samples), pad, mode=mode)
-    return torch.from_numpy(positions[:pad].copy()), torch.from_numpy(positions[-pad:].copy())
 
 
 def _fourier(n_fft, bins):

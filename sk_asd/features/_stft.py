@@ -8,7 +8,7 @@ from scipy.signal import get_window
 
 from sk_asd.features._base import BaseExtractor
 from sk_asd.features._spectra import Spectra, SpectrogramLayer, power_to_
-from sk_asd.utils._sklearn import Interval, StrOptions
+from sk_asd.utils._sklearn import Interval
 
 
 class Spectrogram(BaseExtractor):
@@ -21,7 +21,6 @@ class Spectrogram(BaseExtractor):
         "win_length": [Interval(Integral, 1, None, closed="left"), None],
         "window": [str, tuple, Interval(Real, 0, None, closed="left"), "array-like", callable],
         "center": ["boolean"],
-        "pad_mode": [StrOptions({"constant", "edge", "reflect", "symmetric"})],
         "power": [Interval(Real, 0, None, closed="neither")],
         "fmin": [Interval(Real, 0, None, closed="left")],
         "fmax": [Interval(Real, 0, None, closed="neither"), None],
@@ -57,7 +56,7 @@ class Spectrogram(BaseExtractor):
         return (start + self.hop_length * np.arange(self.n_frames_)) / self.sr
 
     def _spectra(self):
-        return Spectra(self.window_, self.hop_length, self.n_samples_, self.center, self.pad_mode)
+        return Spectra(self.window_, self.hop_length, self.n_samples_, self.center)
 
     def _value_params(self):
         # The values of the window, since a window may be a function or a long array.
@@ -102,10 +101,8 @@ class STFT(Spectrogram):
     window : str, tuple, float, callable or array-like of shape (win_length,), default="hann"
         Window, as for :func:`scipy.signal.get_window`; a callable takes the length.
     center : bool, default=True
-        Whether frame ``i`` is centred at sample ``i * hop_length``, the clip being padded at both
-        ends, or starts there.
-    pad_mode : {"constant", "edge", "reflect", "symmetric"}, default="constant"
-        How :func:`numpy.pad` continues the clip if `center` is set; "constant" is with zeros.
+        Whether frame ``i`` is centred at sample ``i * hop_length``, the clip being continued with
+        zeros at both ends, or starts there.
     power : float, default=1.0
         Exponent of the magnitude: 1 for amplitude, 2 for power.
     fmin : float, default=0.0
@@ -180,10 +177,10 @@ class STFT(Spectrogram):
         sr=16000,
         n_fft=2048,
         hop_length=512,
+        *,
         win_length=None,
         window="hann",
         center=True,
-        pad_mode="constant",
         power=1.0,
         fmin=0.0,
         fmax=None,
@@ -200,7 +197,6 @@ class STFT(Spectrogram):
         self.win_length = win_length
         self.window = window
         self.center = center
-        self.pad_mode = pad_mode
         self.power = power
         self.fmin = fmin
         self.fmax = fmax

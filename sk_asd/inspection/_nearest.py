@@ -221,7 +221,7 @@ def _distances(estimator, clips, train):
 
 
 def _embeds(steps):
-    return any(hasattr(step, "embedding_dim") for step in steps)
+    return any(hasattr(step, "_embed_variants") for step in steps)
 
 
 def _with_metric(detector, a, b, embeds):

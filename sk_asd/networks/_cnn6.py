@@ -109,6 +109,22 @@ class Cnn6(nn.Module):
         Tensor of shape (batch, embedding_dim)
             Embeddings, not negative and not normalised.
         """
+        x = F.dropout(self.penultimate(x), self.dropout[1], self.training)
+        return torch.relu(self.embed(x))
+
+    def penultimate(self, x):
+        """Output of the layer before the last one.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, n_bins, frames) or (batch, channels, n_bins, frames)
+            Windows of a spectrogram.
+
+        Returns
+        -------
+        Tensor of shape (batch, d)
+            Channels of the last block, pooled; 512 at width 1.
+        """
         x = as_image(x, self.in_channels)
         if x.shape[2] != self.n_bins:
             raise ValueError(
@@ -120,6 +136,4 @@ class Cnn6(nn.Module):
             x = F.avg_pool2d(x, [min(2, n) for n in x.shape[2:]])
             x = F.dropout(x, self.dropout[0], self.training)
         x = x.mean(dim=2)
-        x = x.amax(dim=2) + x.mean(dim=2)
-        x = F.dropout(x, self.dropout[1], self.training)
-        return torch.relu(self.embed(x))
+        return x.amax(dim=2) + x.mean(dim=2)

@@ -203,6 +203,21 @@ class ECAPATDNN(nn.Module):
         Tensor of shape (batch, embedding_dim)
             Embeddings, not normalised.
         """
+        return self.embed(self.penultimate(x))
+
+    def penultimate(self, x):
+        """Output of the layer before the last one.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, n_bins, frames) or (batch, 1, n_bins, frames)
+            Windows of a spectrogram.
+
+        Returns
+        -------
+        Tensor of shape (batch, d)
+            Attentive statistics over time; 3072 at width 1.
+        """
         x = as_image(x, 1).squeeze(1)
         if x.shape[1] != self.n_bins:
             raise ValueError(
@@ -213,4 +228,4 @@ class ECAPATDNN(nn.Module):
         for block in self.blocks:
             outputs.append(block(total))
             total = total + outputs[-1]
-        return self.embed(self.pool(self.aggregate(torch.cat(outputs, dim=1))))
+        return self.pool(self.aggregate(torch.cat(outputs, dim=1)))

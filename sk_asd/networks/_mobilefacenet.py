@@ -227,6 +227,24 @@ class MobileFaceNet(nn.Module):
         Tensor of shape (batch, embedding_dim)
             Embeddings, not normalised.
         """
+        return self.embed(self._last_map(x)).flatten(1)
+
+    def penultimate(self, x):
+        """Output of the layer before the last one.
+
+        Parameters
+        ----------
+        x : Tensor of shape (batch, bins, frames) or (batch, channels, bins, frames)
+            Windows of a spectrogram.
+
+        Returns
+        -------
+        Tensor of shape (batch, d)
+            Channels of the global depthwise convolution; 512 at width 1.
+        """
+        return self._last_map(x).flatten(1)
+
+    def _last_map(self, x):
         x = as_image(x, self.in_channels)
         if self.input_size is not None and tuple(x.shape[2:]) != self.input_size:
             raise ValueError(
@@ -234,7 +252,7 @@ class MobileFaceNet(nn.Module):
                 f"{tuple(x.shape[2:])} (bins, frames); input_size=None takes any size."
             )
         x = self.expand(self.blocks(self.stem(x)))
-        return self.embed(self.global_depthwise(self.pool(x))).flatten(1)
+        return self.global_depthwise(self.pool(x))
 
 
 class MFNSE(MobileFaceNet):

@@ -34,7 +34,7 @@ _SCALARS = frozenset(
 _COLUMNS = {"bool", "float32", "float64", "int32", "int64", "object"}
 # Attributes that networks are built by, what these may hold, and a size that any may have.
 _NETWORKS = {"_architecture", "network_"}
-_IN_NETWORKS = {"dict", "tuple", "tensor", "array", "transposed", "scalar", "name", "ref"}
+_IN_NETWORKS = {"dict", "tuple", "tensor", "array", "transposed", "scalar", "name"}
 _LARGE = 1 << 20
 # Copies may take so many times what a file has, and some bytes more.
 _COPIES = 16
@@ -110,6 +110,8 @@ class Decoder:
             _check_plain(state)
             _check_compiled(name, state)
         estimator = cls(**params)
+        if hasattr(estimator, "_check_keywords"):  # whose class takes any
+            estimator._check_keywords()
         self.objects.append(estimator)
         allowed = state if name not in made() else learnt(name, state)
         if isinstance(estimator, BaseEstimator):

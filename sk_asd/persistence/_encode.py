@@ -270,7 +270,7 @@ class Encoder:
 def parameters(value):
     """What makes an object again: the arguments of its class by name, but for those left out."""
     if isinstance(value, Callback) or not hasattr(value, "get_params"):
-        # Splitters, callbacks and augmentations keep their arguments as attributes.
+        # Splitters and callbacks keep their arguments as attributes.
         defaults = inspect.signature(type(value)).parameters
         given = {name: vars(value)[name] for name in defaults if name in vars(value)}
         return {k: v for k, v in given.items() if v is not defaults[k].default}

@@ -119,7 +119,6 @@ def made():
         _, module, cls = name.split(".")
         table[name] = getattr(getattr(sklearn, module), cls)
     table |= {f"skorch.callbacks.{name}": getattr(skorch.callbacks, name) for name in _CALLBACKS}
-    table["sk_asd.networks.SpecAugment"] = networks.SpecAugment
     return table
 
 

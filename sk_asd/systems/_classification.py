@@ -17,7 +17,7 @@ _ANY = {
 }
 
 # The report's schedule; batch size and hop are not given there.
-_REPORT = {"max_epochs": 25, "lr": 1e-3, "weight_decay": 1e-4, "batch_size": 64}
+_REPORT = {"max_epochs": 25, "lr": 1e-3, "batch_size": 64}
 # What small machines can afford, and what carries a small model: see benchmarks/results.
 _LAPTOP = {
     "n_frames": 128,

@@ -77,7 +77,11 @@ def make_wsp_nfcdee(
         settings = {}
     else:
         feature = LogMel(n_fft=1024, hop_length=512, n_mels=64)
-        settings = {"transforms": 3, "hidden_features": (64, 64), "max_time": _MAX_TIME}
+        settings = {
+            "module__transforms": 3,
+            "module__hidden_features": (64, 64),
+            "max_time": _MAX_TIME,
+        }
     detector = WSPFlowDetector(
         flow,
         pooling=pooling,

@@ -1,9 +1,12 @@
 """What estimators that own a skorch net share: parameters, the training loop, devices."""
 
 import copy
+import difflib
+import inspect
 import time
 import warnings
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 
 import numpy as np
@@ -12,11 +15,14 @@ from sklearn.utils import check_random_state
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.history import History
+from torch.utils.data import Dataset, Sampler
 
+from sk_asd.utils._labels import normal_clips
 from sk_asd.utils._random import RandomStream
 from sk_asd.utils._sklearn import CallbackSupportMixin, Interval
+from sk_asd.utils._validation import check_features
 
-PREFIXES = ("module__", "optimizer__", "iterator_train__", "callbacks__")
+PREFIXES = ("module__", "loss__", "optimizer__", "iterator_train__", "callbacks__")
 
 
 class SeededNet(NeuralNet):
@@ -112,27 +118,53 @@ class _Epochs(Callback):
 class NetParamsMixin:
     """Parameters with skorch's double-underscore prefixes beside those of the signature.
 
-    ``__init__`` takes ``**kwargs`` and hands them to ``_set_net_params``; from then on they are
-    parameters like any other, in ``get_params``, ``set_params`` and ``clone``.
+    ``__init__`` takes ``**kwargs`` and keeps them as ``_given``; from then on they are parameters
+    like any other, in ``get_params``, ``set_params`` and ``clone``. ``fit`` refuses those without a
+    known prefix. `_net_defaults` has those that a class sets where the user does not, by their
+    whole names.
     """
 
-    def _set_net_params(self, kwargs):
-        unknown = [name for name in kwargs if not name.startswith(PREFIXES)]
-        if unknown:
-            raise TypeError(
-                f"{type(self).__name__}.__init__() got an unexpected keyword argument "
-                f"{unknown[0]!r}; beside its own parameters it takes those that start with "
-                f"{', '.join(PREFIXES)}."
-            )
-        vars(self).update(kwargs)
+    _net_defaults: dict = {}
 
-    def _net_params(self, prefix=""):
-        """Given parameters of one prefix, without it; all of them whole without a prefix."""
+    def _check_keywords(self):
+        """Refuse parameters without a known prefix.
+
+        Raises
+        ------
+        TypeError
+            Naming the parameter that may have been meant.
+        """
+        for name in self._given:
+            if name.startswith(PREFIXES):
+                continue
+            meant = [prefix + name.partition("__")[2] for prefix in PREFIXES if "__" in name]
+            near = difflib.get_close_matches(name, [*self._get_param_names(), *meant], 1)
+            raise TypeError(
+                f"{type(self).__name__} got an unexpected keyword argument {name!r}"
+                f"{f', perhaps for {near[0]!r}' if near else ''}; beside its own parameters it "
+                f"takes those that start with {', '.join(PREFIXES)}."
+            )
+
+    def _net_params(self, prefix):
+        """Parameters of one prefix, without it: those of the class, and before them the user's."""
         return {
             name[len(prefix) :]: value
-            for name, value in vars(self).items()
-            if name.startswith(prefix or PREFIXES)
+            for name, value in {**self._net_defaults, **self._given}.items()
+            if name.startswith(prefix)
         }
+
+    def _skorch_params(self):
+        """Parameters for skorch by their whole names."""
+        for name in ("sampler", "batch_sampler", "shuffle", "generator"):
+            if f"iterator_train__{name}" in self._given:
+                raise ValueError(
+                    f"iterator_train__{name} cannot be set: the order of the windows follows from "
+                    "random_state."
+                )
+        # A class's defaults are for its own optimizer; another one may not have them.
+        takes = {f"optimizer__{name}" for name in inspect.signature(self.optimizer).parameters}
+        params = {k: v for k, v in self._net_defaults.items() if k in takes} | self._given
+        return {k: v for k, v in params.items() if not k.startswith(("module__", "loss__"))}
 
     def get_params(self, deep=True):
         """Get the parameters, those of the net included.
@@ -147,7 +179,7 @@ class NetParamsMixin:
         dict
             Names and values.
         """
-        return {**super().get_params(deep), **self._net_params()}
+        return {**super().get_params(deep), **self._given}
 
     def set_params(self, **params):
         """Set parameters, those of the net included.
@@ -162,78 +194,148 @@ class NetParamsMixin:
         self
             The estimator.
         """
-        net_params = {name: params.pop(name) for name in list(params) if name.startswith(PREFIXES)}
-        super().set_params(**params)
-        vars(self).update(net_params)
+        given = {k: v for k, v in params.items() if k.startswith(PREFIXES) or k in self._given}
+        super().set_params(**{k: v for k, v in params.items() if k not in given})
+        self._given = {**self._given, **given}  # anew, as a shallow copy has the same
         return self
 
 
-class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
-    """Training of an estimator that owns a skorch net.
+@dataclass
+class Training:
+    """What an estimator wants to be trained.
 
-    The estimator has the parameters of `_training_constraints`. Its ``fit`` calls
-    :meth:`_training_setup` for the device and the sources of random numbers, :meth:`_networks` for
-    module and criterion, builds dataset and sampler, and hands all to :meth:`_train`, which sets
-    ``net_``, ``n_epochs_``, ``stop_reason_`` and ``fit_time_``.
-
-    A subclass writes the static method ``_build(**architecture)``, which returns module and
-    criterion, untrained. What it takes are plain data, arrays and networks without weights: a saved
-    model holds them, so that loading builds the networks as fitting did. `_net_class` is the class
-    of ``net_``.
+    Attributes
+    ----------
+    architecture : dict
+        What its ``_build`` takes.
+    dataset, sampler : Dataset, Sampler
+        Items to train on and their order.
+    attributes : dict
+        Attributes of the net.
+    callbacks : list
+        Callbacks of skorch of the estimator's own.
+    params : dict
+        Further parameters of the net, such as ``train_split``.
     """
 
-    _state = ("net_", "_architecture", "n_epochs_", "stop_reason_", "fit_time_", "_n_fits")
+    architecture: dict
+    dataset: Dataset
+    sampler: Sampler
+    attributes: dict = field(default_factory=dict)
+    callbacks: list = field(default_factory=list)
+    params: dict = field(default_factory=dict)
+
+
+class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
+    """One fit for all estimators that train a network on features ``(n_clips, n_bins, n_frames)``.
+
+    The estimator has the parameters of `_training_constraints`, and its ``fit`` calls
+    :meth:`_fit_network`. A subclass writes
+
+    - ``_training(features, X, y, generator)``: checks what is particular to it, sets its fitted
+      attributes and returns a :class:`Training`; `features` is the plain 3-D array, `X` the
+      container it came in, for labels such as the section, and `generator` the source of whatever
+      is drawn;
+    - the static method ``_build(**architecture)``, which returns module and criterion, untrained.
+      What it takes are plain data, arrays and networks without weights: a saved model holds them,
+      so that loading builds the networks as fitting did;
+    - ``_finish(features, X)``, if something is kept afterwards.
+
+    `_net_class` is the class of ``net_``, `_min_clips` the fewest clips to train on.
+    """
+
+    _state = ("net_", "_architecture", "n_epochs_", "stop_reason_", "fit_time_")
     _net_class = SeededNet
+    _min_clips = 2
 
     _training_constraints: dict = {
         "max_epochs": [Interval(Integral, 1, None, closed="left")],
         "lr": [Interval(Real, 0, None, closed="neither")],
         "batch_size": [Interval(Integral, 2, None, closed="left")],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
         "optimizer": [callable],
         "max_time": [Interval(Real, 0, None, closed="neither"), None],
         "mixed_precision": ["boolean"],
-        "warm_start": ["boolean"],
         "device": [str, torch.device],
         "callbacks": [list, None],
         "verbose": ["verbose"],
         "random_state": ["random_state"],
     }
 
-    def _training_setup(self):
-        """Device, random stream for weights and dropout, generator for windows and order."""
-        rng = check_random_state(self.random_state)
-        # A warm start goes on with numbers that the fits before it did not see.
-        n_before = self._n_fits if self._continues() else 0
-        for _ in range(n_before + 1):
-            seed = rng.randint(np.iinfo(np.int32).max)
-        device = resolve_device(self.device)
-        return device, RandomStream(seed, device), torch.Generator().manual_seed(seed)
-
-    def _continues(self):
-        """Tell whether this fit goes on where the last one ended."""
-        return self.warm_start and hasattr(self, "net_")
-
-    def _networks(self, stream, architecture):
-        """Module and criterion to train.
-
-        Parameters
-        ----------
-        stream : RandomStream
-            Draws the initial weights.
-        architecture : callable
-            Returns what ``_build`` takes; not called where this fit goes on with the last one.
-
-        Returns
-        -------
-        module, criterion : nn.Module
-            Copies of those of the last fit, or new ones.
-        """
-        if self._continues():
-            return copy.deepcopy((self.net_.module_, self.net_.criterion_))
-        self._architecture = architecture()
+    def _fit_network(self, X, y):
+        """Train a net on normal clips and keep it."""
+        self._check_keywords()
+        X, y = normal_clips(X, y)
+        features = self._checked(X)
+        # Should this training fail, nobody takes the last one for it.
+        vars(self).pop("net_", None)
+        seed = check_random_state(self.random_state).randint(np.iinfo(np.int32).max)
+        device, generator = resolve_device(self.device), torch.Generator().manual_seed(seed)
+        training = self._training(features, X, y, generator)
+        # Weights, and then dropout, follow from the seed as well.
+        stream = RandomStream(seed, device)
         with stream.active():
-            return self._build(**self._architecture)
+            modules = self._build(**training.architecture)
+        self._architecture = training.architecture
+
+        start = time.monotonic()
+        context = self._init_callback_context(max_subtasks=self.max_epochs)
+        if context is not None:
+            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
+        net = self._new_net(
+            training,
+            modules,
+            device=str(device),
+            iterator_train__generator=generator,
+            callbacks=[
+                *training.callbacks,
+                *copy.deepcopy(self.callbacks or []),
+                _Epochs(self, context, X, y),
+            ],
+        )
+        net.stream, net.mixed_precision = stream, self.mixed_precision
+        for name, value in training.attributes.items():
+            setattr(net, name, value)
+        if self.max_time is not None:
+            net.deadline = start + self.max_time
+        net.initialize().partial_fit(training.dataset, y=None)
+        self.net_ = to_cpu(net)
+        self.n_epochs_ = len(net.history)
+        self.stop_reason_ = "max_epochs" if self.n_epochs_ == self.max_epochs else "callback"
+        if net.out_of_time:
+            self.stop_reason_ = "max_time"
+        self.fit_time_ = time.monotonic() - start
+        if context is not None:
+            context.call_on_fit_task_end(
+                estimator=self, X=X, y=y, reconstruction_attributes=lambda: {}
+            )
+        self._finish(features, X)
+        return self
+
+    def _checked(self, X):
+        """The clips to train on as a plain 3-D array."""
+        return check_features(self, X, reset=True, min_clips=self._min_clips)
+
+    def _new_net(self, training, modules, **own):
+        """An untrained net, where the user's parameters come before those of the class."""
+        given = self._skorch_params()
+        batch_size = given.get("iterator_train__batch_size", self.batch_size)
+        # Batch normalisation cannot work on a single window.
+        own["iterator_train__drop_last"] = len(training.sampler) % batch_size == 1
+        module, criterion = modules
+        return self._net_class(
+            module,
+            criterion=criterion,
+            optimizer=self.optimizer,
+            lr=self.lr,
+            max_epochs=self.max_epochs,
+            batch_size=self.batch_size,
+            verbose=self.verbose,
+            iterator_train__sampler=training.sampler,
+            **{"train_split": None, **own, **given, **training.params},
+        )
+
+    def _finish(self, features, X):
+        """Set what follows from the trained net."""
 
     def _get_state(self):
         state = super()._get_state()
@@ -254,107 +356,8 @@ class NeuralMixin(NetParamsMixin, CallbackSupportMixin):
             set_weights(module, weights)
         self.net_ = fitted_net(self._net_class, *modules, saved["history"])
 
-    def _skorch_params(self, n_items):
-        """Parameters for skorch, where the user's come before our own."""
-        for name in ("sampler", "batch_sampler", "shuffle", "generator"):
-            if f"iterator_train__{name}" in vars(self):
-                raise ValueError(
-                    f"iterator_train__{name} cannot be set: the order of the windows follows from "
-                    "random_state."
-                )
-        given = {k: v for k, v in self._net_params().items() if not k.startswith("module__")}
-        batch_size = given.get("iterator_train__batch_size", self.batch_size)
-        return {
-            "optimizer__weight_decay": self.weight_decay,
-            # Batch normalisation cannot work on a single window.
-            "iterator_train__drop_last": n_items % batch_size == 1,
-            **given,
-        }
-
-    def _train(
-        self,
-        module,
-        criterion,
-        dataset,
-        sampler,
-        setup,
-        *,
-        X,
-        y=None,
-        attributes=None,
-        callbacks=(),
-        **params,
-    ):
-        """Train a net and keep it.
-
-        Parameters
-        ----------
-        module, criterion : nn.Module
-            What is trained; both on the CPU.
-        dataset, sampler : Dataset, Sampler
-            Items to train on and their order.
-        setup : tuple
-            Result of :meth:`_training_setup`.
-        X, y : container
-            Input of ``fit``, for scikit-learn's callbacks alone.
-        attributes : dict, default=None
-            Attributes to set on the net.
-        callbacks : sequence of Callback
-            skorch callbacks of the estimator's own.
-        **params : dict
-            Further parameters of the net, such as ``train_split``.
-        """
-        device, stream, generator = setup
-        start = time.monotonic()
-        context = self._init_callback_context(max_subtasks=self.max_epochs)
-        if context is not None:
-            context.call_on_fit_task_begin(estimator=self, X=X, y=y)
-        net = self._net_class(
-            module,
-            criterion=criterion,
-            optimizer=self.optimizer,
-            lr=self.lr,
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            device=str(device),
-            callbacks=[
-                *callbacks,
-                *copy.deepcopy(self.callbacks or []),
-                _Epochs(self, context, X, y),
-            ],
-            verbose=self.verbose,
-            iterator_train__sampler=sampler,
-            iterator_train__generator=generator,
-            **{"train_split": None, **self._skorch_params(len(sampler)), **params},
-        )
-        net.stream, net.mixed_precision = stream, self.mixed_precision
-        for name, value in (attributes or {}).items():
-            setattr(net, name, value)
-        if self.max_time is not None:
-            net.deadline = start + self.max_time
-        net.initialize()
-        before = []
-        if self._continues():
-            before = self.net_.history
-            net.history_.extend(before)
-        net.partial_fit(dataset, y=None)
-        n_epochs = len(net.history) - len(before)
-        out_of_time = net.out_of_time
-        self.net_ = to_cpu(net)
-        self.n_epochs_ = len(net.history)
-        self.stop_reason_ = (
-            "max_time"
-            if out_of_time
-            else "max_epochs"
-            if n_epochs == self.max_epochs
-            else "callback"
-        )
-        self.fit_time_ = time.monotonic() - start
-        self._n_fits = self._n_fits + 1 if len(before) else 1
-        if context is not None:
-            context.call_on_fit_task_end(
-                estimator=self, X=X, y=y, reconstruction_attributes=lambda: {}
-            )
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "net_")
 
 
 def resolve_device(device, *, fitted=False):

@@ -162,17 +162,18 @@ def test_all_extractors_hear_the_same(sounds, extractor, tmp_path):
 def test_pretraining_hears_the_same(sounds):
     """Whatever of a clip it draws."""
     int16 = np.round(sounds * 32768).astype(np.int16)
-    size = {"channels": 4, "encoder": [(1, 1)], "aggregator": [2]}
-    params = {"max_updates": 2, "n_steps": 1, "sr": SR, "random_state": 0}
+    size = {"channels": 4, "encoder": [(1, 1)], "aggregator": [2], "n_steps": 1}
+    params = {"max_updates": 2, "sr": SR, "random_state": 0}
+    params |= {f"module__{name}": value for name, value in size.items()}
     found = [
-        Wav2VecPretrainer(size, **params).fit(pd.DataFrame({"audio": list(X), "sr": SR}))
+        Wav2VecPretrainer(**params).fit(pd.DataFrame({"audio": list(X), "sr": SR}))
         for X in (int16, int16 / 32768)
     ]
     for one, other in zip(*(p.net_.module_.state_dict().values() for p in found)):
         np.testing.assert_array_equal(one, other)
     table = pd.DataFrame({"audio": [*sounds[:3], 1e20 * sounds[3]], "sr": SR})
     with pytest.raises(ValueError, match="Row 3, column 'audio': .* beyond 1e\\+10"):
-        Wav2VecPretrainer(size, **{**params, "max_updates": 20}).fit(table)
+        Wav2VecPretrainer(**{**params, "max_updates": 20}).fit(table)
 
 
 def test_range():

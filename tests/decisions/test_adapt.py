@@ -169,7 +169,9 @@ def test_a_network_in_front_is_not_touched():
     X = rng.normal(size=(24, 12, 20)).astype(np.float32) + section[:, None, None]
     coords = {"section": ("clip", np.array(["00", "01"], dtype=object)[section])}
     X = xr.DataArray(X, dims=("clip", "mel", "frame"), coords=coords)
-    embedder = SectionEmbedder("cnn6", n_frames=None, max_epochs=1, embedding_dim=4, random_state=0)
+    embedder = SectionEmbedder(
+        "cnn6", n_frames=None, max_epochs=1, module__embedding_dim=4, random_state=0
+    )
     model = make_pipeline(embedder, GroupedDetector()).fit(X)
     weights = {k: v.clone() for k, v in model[0].net_.module_.state_dict().items()}
     new = X[:6].copy(data=X.values[:6] + rng.normal(size=(6, 12, 20)).astype(np.float32))
@@ -272,7 +274,12 @@ def test_domains_that_are_not_known(normalized, ten):
 
 def flow(X, **params):
     detector = WSPFlowDetector(
-        n_groups=2, transforms=1, hidden_features=(8,), max_epochs=1, by=None, random_state=0
+        by=None,
+        max_epochs=1,
+        random_state=0,
+        module__n_groups=2,
+        module__transforms=1,
+        module__hidden_features=(8,),
     )
     return detector.set_params(**params).fit(X)
 

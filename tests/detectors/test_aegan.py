@@ -20,7 +20,7 @@ from sk_asd.networks._aegan import AEGANGenerator
 
 
 def small(**params):
-    defaults = {"n_frames": 16, "window_hop": 6, "width": 0.1, "latent_dim": 8}
+    defaults = {"n_frames": 16, "window_hop": 6, "module__width": 0.1, "module__latent_dim": 8}
     training = {"max_epochs": 1, "batch_size": 32, "random_state": 0}
     return AEGANDetector(**{**defaults, **training, **params})
 
@@ -103,8 +103,8 @@ class TestLosses:
             def on_train_begin(self, net, **kwargs):
                 before.append(copy.deepcopy(net.module_))
 
-        weights = {"penalty_weight": penalty_weight, "matching_weight": matching_weight}
-        detector = small(batch_size=99, match=match, callbacks=[Keep()], **weights).fit(clips)
+        loss = {"loss__penalty_weight": penalty_weight, "loss__matching_weight": matching_weight}
+        detector = small(batch_size=99, loss__match=match, callbacks=[Keep()], **loss).fit(clips)
         (row,) = detector.net_.history
         with torch.no_grad():
             x, _, fake = before[0](windows_of(clips))
@@ -126,7 +126,7 @@ class TestLosses:
         assert ("matching_loss" in row) is (matching_weight > 0)
 
     def test_without_matching_the_discriminator_does_not_matter(self, clips):
-        with_it = small(matching_weight=0, max_epochs=2).fit(clips)
+        with_it = small(loss__matching_weight=0, max_epochs=2).fit(clips)
         without = small(adversarial=False, max_epochs=2).fit(clips)
         assert without.net_.module_.discriminator is None
         np.testing.assert_array_equal(with_it.score_samples(clips), without.score_samples(clips))
@@ -166,14 +166,16 @@ def test_two_optimizers(clips):
         def on_batch_end(self, net, **kwargs):
             seen.append((net.optimizer_, net.discriminator_optimizer_))
 
-    detector = small(callbacks=[Look()], betas=(0.2, 0.9), lr=0.003).fit(clips)
+    detector = small(callbacks=[Look()], optimizer__betas=(0.2, 0.9), lr=0.003).fit(clips)
     for optimizer, network in zip(seen[0], ("generator", "discriminator")):
         (group,) = optimizer.param_groups
         assert (group["betas"], group["lr"]) == ((0.2, 0.9), 0.003)
         n_parameters = len(list(getattr(detector.net_.module_, network).parameters()))
         assert len(group["params"]) == n_parameters
     assert detector.net_.optimizer_ is detector.net_.discriminator_optimizer_ is None
-    sgd = small(optimizer=torch.optim.SGD, betas=None).fit(clips)
+    small(callbacks=[Look()]).fit(clips)
+    assert seen[-1][0].param_groups[0]["betas"] == (0.5, 0.999)
+    sgd = small(optimizer=torch.optim.SGD).fit(clips)  # has no betas
     assert np.isfinite(sgd.training_scores_).all()
 
 
@@ -315,16 +317,6 @@ class TestReconstruction:
         sparse = copy.deepcopy(learnt).set_params(window_hop=18)
         assert np.isfinite(sparse.score_map(clips)).all()
 
-    def test_warm_start(self):
-        clips = make_clips(12, 0)
-        detector = small(warm_start=True).fit(clips).fit(clips)
-        assert detector.n_epochs_ == len(detector.net_.history) == 2
-        for params in ({"adversarial": False}, {"n_frames": 12}):
-            (name, now), before = next(iter(params.items())), detector.score_samples(clips)
-            with pytest.raises(ValueError, match=f"{name} = .*; this fit has {now}"):
-                copy.deepcopy(detector).set_params(**params).fit(clips)
-            np.testing.assert_array_equal(detector.score_samples(clips), before)
-
 
 class TestSections:
     def test_style_follows_the_section(self, adaptive, clips):
@@ -396,10 +388,27 @@ class TestErrors:
         with pytest.raises(NotFittedError):
             detector.score_samples(clips)
 
-    @pytest.mark.parametrize("params", [{"adversarial": False}, {"matching_weight": 0}])
+    @pytest.mark.parametrize("params", [{"adversarial": False}, {"loss__matching_weight": 0}])
     def test_nan_of_either_network(self, clips, params):
         with pytest.raises(ValueError, match="Training diverged"):
             small(lr=1e30, max_epochs=2, **params).fit(clips)
+
+    @pytest.mark.parametrize(
+        ("params", "message"),
+        [
+            (
+                {"loss__penalty_weight": -1},
+                "loss__penalty_weight must be a number from 0 on, got -",
+            ),
+            ({"loss__matching_weight": np.nan}, "loss__matching_weight must .* got nan"),
+            ({"loss__match": "std"}, "loss__match must be 'mean' or 'mean_std', got 'std'"),
+            ({"module__norm": "group"}, "norm must be one of .* got 'group'"),
+        ],
+        ids=str,
+    )
+    def test_parameters_of_the_losses(self, clips, params, message):
+        with pytest.raises(ValueError, match=message):
+            small(**params).fit(clips)
 
     def test_short_clips(self, fitted, clips):
         with pytest.raises(

@@ -130,8 +130,10 @@ def imdn_of_three(data, seed=0):
 
 
 def aegan(data, seed=0, adversarial=False):
-    detector = AEGANDetector(n_frames=32, window_hop=4, width=0.1, latent_dim=16, norm="batch")
-    detector.set_params(adversarial=adversarial, max_epochs=18, lr=2e-3, batch_size=32)
+    detector = AEGANDetector(n_frames=32, window_hop=4, module__width=0.1, module__norm="batch")
+    detector.set_params(
+        module__latent_dim=16, adversarial=adversarial, max_epochs=18, lr=2e-3, batch_size=32
+    )
     return detector.set_params(random_state=seed).fit(data.train)
 
 
@@ -214,7 +216,7 @@ NOISE_DETECTORS = {
     "ignn_15": IMDNDetector("ignn", n_frames=15, module__hidden=16, module__n_layers=1),
     "ignn_16": IMDNDetector("ignn", n_frames=16, module__hidden=16, module__n_layers=1),
     "dfnet_6": IMDNDetector("dfnet", n_frames=6, module__hidden=16),
-    "aegan": AEGANDetector(n_frames=16, width=0.1, latent_dim=4, adversarial=False),
+    "aegan": AEGANDetector(n_frames=16, adversarial=False, module__width=0.1, module__latent_dim=4),
     "autoencoder": AutoEncoderDetector(),
 }
 

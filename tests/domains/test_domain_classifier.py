@@ -210,13 +210,6 @@ class TestCnn6Classifier:
         history = Cnn6Classifier("domain", **params).fit(X).net_.history
         assert [len(epoch["batches"]) for epoch in history] == [5, 5]
 
-    def test_warm_start(self):
-        X = make_clips(0)[:12]
-        classifier = Cnn6Classifier("domain", warm_start=True, **{**TINY, "max_epochs": 1})
-        assert classifier.fit(X).fit(X).n_epochs_ == 2
-        with pytest.raises(ValueError, match=r"of the classes \['source' 'target'\]; this fit"):
-            classifier.fit(X.assign_coords(domain=("clip", np.array(["a", "b"] * 6))))
-
     def test_module_parameters(self):
         X = make_clips(0)[:12]
         params = {**TINY, "max_epochs": 1, "module__embedding_dim": 5, "module__width": 0.2}

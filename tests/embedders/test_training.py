@@ -1,24 +1,41 @@
 """Options of training that all embedders share."""
 
+import copy
+import functools
 import pickle
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
+from skorch.callbacks import Callback
 from torch import nn
 
-from sk_asd.detectors import KNNDetector
-from sk_asd.embedders import SectionEmbedder
-from sk_asd.networks import SpecAugment
+from sk_asd.detectors import IDNNDetector, KNNDetector
+from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
+from sk_asd.ensemble import GroupedDetector
+from sk_asd.networks import Cnn6, SpecAugment
 from sk_asd.utils._statistics import bin_statistics
 from sk_asd.utils._windows import RandomWindowSampler
 
 
 def small(**params):
-    defaults = {"n_frames": 16, "window_hop": 4, "embedding_dim": 8, "module__width": 0.1}
+    defaults = {"n_frames": 16, "window_hop": 4, "module__embedding_dim": 8, "module__width": 0.1}
     training = {"max_epochs": 2, "batch_size": 16, "random_state": 0}
     return SectionEmbedder("cnn6", **{**defaults, **training, **params})
+
+
+class Plain(torch.optim.Optimizer):
+    """An optimizer that knows nothing of weight decay."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    def step(self, closure=None):
+        return closure() if closure else None
 
 
 def accuracy(embedder, clips):
@@ -30,20 +47,38 @@ def accuracy(embedder, clips):
 
 @pytest.mark.parametrize("loss", ["arcface", "adacos", "subcluster_adacos", "softmax"])
 def test_losses_learn_the_classes(clips, loss):
-    embedder = small(loss=loss, max_epochs=40, lr=3e-3, n_subclusters=4).fit(clips[:36])
+    embedder = small(loss=loss, max_epochs=40, lr=3e-3, loss__n_subclusters=4).fit(clips[:36])
     (head,) = embedder.net_.criterion_.heads
-    codes = [head.predict(windows).item() for windows in embedder._embed(clips[36:])]
+    codes = [head.predict(windows).item() for windows in embedder._embed(clips[36:], "embedding")]
     assert embedder.classes_[codes].tolist() == clips.section.values[36:].tolist()
 
 
-@pytest.mark.parametrize("params", [{"mixup": 1.0}, {"augment": SpecAugment()}], ids=str)
-def test_augmentation_is_for_training_only(clips, params):
-    plain, augmented = small().fit(clips), small(**params).fit(clips)
+class Augmented(nn.Module):
+    """A backbone of one's own: masks, and then a network of the package."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = nn.Sequential(SpecAugment(), Cnn6(12, 8, width=0.1))
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def augmented_by_masks(**params):
+    training = {"n_frames": 16, "window_hop": 4, "max_epochs": 2, "batch_size": 16}
+    return SectionEmbedder(Augmented, random_state=0, **{**training, **params})
+
+
+@pytest.mark.parametrize(
+    "make", [functools.partial(small, mixup=1.0), augmented_by_masks], ids=["mixup", "masks"]
+)
+def test_augmentation_is_for_training_only(clips, make):
+    plain, augmented = small().fit(clips), make().fit(clips)
     assert augmented.net_.history[0]["train_loss"] != plain.net_.history[0]["train_loss"]
     first, second = augmented.transform(clips), augmented.transform(clips)
     np.testing.assert_array_equal(first, second)
-    np.testing.assert_array_equal(small(**params).fit(clips).transform(clips), first)
-    learnt = small(**params, max_epochs=15, lr=3e-3).fit(clips[:36])
+    np.testing.assert_array_equal(make().fit(clips).transform(clips), first)
+    learnt = make(max_epochs=15, lr=3e-3).fit(clips[:36])
     assert accuracy(learnt, clips) > 0.9
 
 
@@ -59,8 +94,8 @@ class TestSubtractMean:
         )
 
     def test_mean_of_the_clip_not_of_the_window(self, clips):
-        embedder = small(subtract_mean=True, standardize=False).fit(clips)
-        expected = small(standardize=False).fit(clips - clips.mean("frame"))
+        embedder = small(subtract_mean=True).fit(clips)
+        expected = small().fit(clips - clips.mean("frame"))
         np.testing.assert_allclose(
             embedder.transform(clips),
             expected.transform(clips - clips.mean("frame")),
@@ -78,38 +113,12 @@ class TestSubtractMean:
         assert std[3] == 0
 
 
-class TestBalance:
-    def test_draws(self):
-        weights = np.where(np.arange(100) < 98, 1 / 98, 1 / 2)
-        sampler = RandomWindowSampler(100, 5, torch.Generator().manual_seed(0), weights)
-        clips = np.array([clip for _ in range(40) for clip, _ in sampler])
-        assert len(sampler) == 100
-        assert 0.45 < (clips >= 98).mean() < 0.55
-
-    @pytest.mark.parametrize(
-        ("balance", "share"), [("class", 1 / 3), ("domain", 1 / 4), (["domain", "section"], 1 / 3)]
-    )
-    def test_weights(self, clips, balance, share):
-        """12 clips of sections 00, 4 of 01, 2 of 02, all of these but 00 in the source domain."""
-        few = clips[np.r_[0:36:3, 1:13:3, 2:8:3]]
-        section = few.section.values
-        few["domain"] = ("clip", np.where(section == "00", "target", "source").astype(object))
-        weights = small(balance=balance)._clip_weights(few, _codes(section))
-        weights = weights / weights.sum()
-        assert weights[section == "02"].sum() == pytest.approx(1 / 3 if share == 1 / 3 else 1 / 6)
-        assert weights[section == "00"].sum() == pytest.approx(1 / 3 if share == 1 / 3 else 1 / 2)
-
-    def test_missing_column(self, clips):
-        with pytest.raises(ValueError, match=r"balance='pat' needs columns \['pat'\]"):
-            small(balance="pat").fit(clips)
-
-    def test_fit(self, clips):
-        embedder = small(balance="section", max_epochs=15, lr=3e-3).fit(clips[:36])
-        assert accuracy(embedder, clips) > 0.9
-
-
-def _codes(section):
-    return np.unique(section, return_inverse=True)[1][:, None].astype(float)
+def test_weighted_draws():
+    weights = np.where(np.arange(100) < 98, 1 / 98, 1 / 2)
+    sampler = RandomWindowSampler(100, 5, torch.Generator().manual_seed(0), weights)
+    clips = np.array([clip for _ in range(40) for clip, _ in sampler])
+    assert len(sampler) == 100
+    assert 0.45 < (clips >= 98).mean() < 0.55
 
 
 class TestEnd:
@@ -142,59 +151,139 @@ class TestEnd:
             SectionEmbedder(Broken(), n_frames=16, batch_size=16).fit(clips)
 
 
-class TestWarmStart:
-    def test_goes_on(self, clips):
-        embedder = small(warm_start=True).fit(clips)
-        first = embedder.transform(clips).values
-        losses = list(embedder.net_.history[:, "train_loss"])
-        embedder.fit(clips)
-        assert embedder.n_epochs_ == 4
-        assert list(embedder.net_.history[:2, "train_loss"]) == losses
-        assert not np.allclose(embedder.transform(clips), first)
+def test_a_second_fit_forgets_the_first(clips):
+    embedder = small().fit(clips[:40]).fit(clips)
+    np.testing.assert_array_equal(embedder.transform(clips), small().fit_transform(clips))
 
-    def test_one_more_tiny_step_changes_little(self, clips):
-        embedder = small(warm_start=True, max_epochs=10).fit(clips)
-        first = embedder.transform(clips).values
-        embedder.set_params(lr=1e-9, max_epochs=1, weight_decay=0.0).fit(clips)
-        # Batch normalisation goes on averaging.
-        np.testing.assert_allclose(embedder.transform(clips), first, atol=0.05)
 
-    def test_repeats_itself(self, clips):
-        once, twice = (
-            small(warm_start=True).fit(clips).fit(clips).transform(clips) for _ in range(2)
-        )
-        np.testing.assert_array_equal(once, twice)
+def test_a_fit_that_fails_leaves_nothing_to_use(clips):
+    embedder = small().fit(clips)
+    with pytest.raises(ValueError, match="Found 1 class"):
+        embedder.fit(clips[clips.section == "02"])
+    with pytest.raises(NotFittedError):
+        embedder.transform(clips)
 
-    def test_draws_other_windows(self, clips):
-        order = []
 
-        class Order(nn.Module):
+class TestPrefixes:
+    """Parameters of the net beside those of the signature."""
+
+    @pytest.mark.parametrize(
+        ("params", "decay"),
+        [({}, 1e-4), ({"optimizer__weight_decay": 0.5}, 0.5), ({"optimizer": Plain}, None)],
+    )
+    def test_optimizer(self, clips, params, decay):
+        found = []
+
+        class Look(Callback):
+            def on_train_end(self, net, **kwargs):
+                found.append(net.optimizer_.param_groups[0].get("weight_decay"))
+
+        small(callbacks=[("look", Look())], max_epochs=1, **params).fit(clips)
+        assert found == [decay]
+
+    def test_loss(self, clips):
+        (head,) = small(loss__margin=0.3, loss__scale=8.0).fit(clips).net_.criterion_.heads
+        assert (head.logits.margin, head.logits.scale) == (0.3, 8.0)
+        (head,) = small().fit(clips).net_.criterion_.heads
+        assert (head.logits.margin, head.logits.scale) == (0.5, 32.0)
+        with pytest.raises(ValueError, match=r"margin must be in \[0, pi\), got 4"):
+            small(loss__margin=4).fit(clips)
+
+    def test_what_fit_refuses(self, clips):
+        """As scikit-learn wants it, ``__init__`` and ``clone`` take anything."""
+        for name, meant in (
+            ("max_epoch", "max_epochs"),
+            ("modul__width", "module__width"),
+            ("los__margin", "loss__margin"),
+        ):
+            embedder = clone(small(**{name: 1}))
+            assert embedder.get_params()[name] == 1
+            said = f"SectionEmbedder got an unexpected keyword argument '{name}', perhaps for"
+            with pytest.raises(TypeError, match=f"{said} '{meant}'; beside .* module__, loss__"):
+                embedder.fit(clips)
+        grouped = GroupedDetector(IDNNDetector(max_epoch=1), by="section")
+        with pytest.raises(TypeError, match="IDNNDetector got an unexpected .* 'max_epoch'"):
+            grouped.fit(clips)
+        with pytest.raises(ValueError, match="Invalid parameter 'max_epoch'"):
+            small().set_params(max_epoch=1)
+
+    def test_copies_do_not_share_them(self):
+        embedder = small()
+        copied = copy.copy(embedder).set_params(module__width=0.2)
+        assert embedder.get_params()["module__width"] == 0.1
+        assert copied.get_params()["module__width"] == 0.2
+
+
+class TestPenultimateLayer:
+    @pytest.mark.parametrize(
+        ("backbone", "width"), [("cnn6", 48), ("ecapa", 304), ("mobilefacenet", 48)]
+    )
+    def test_input_of_the_last_layer(self, clips, backbone, width):
+        """From it the last layer makes the embedding, and it may be asked for after the fit."""
+        params = {"n_frames": 16, "max_epochs": 1, "module__width": 0.1, "random_state": 0}
+        embedder = SectionEmbedder(backbone, window_hop=4, **params).fit(clips)
+        embedding = embedder.transform(clips)
+        embedder.set_params(layer="penultimate")
+        found = embedder.transform(clips)
+        assert found.shape == (48, width)
+        assert found.section.values.tolist() == clips.section.values.tolist()
+        assert len(embedder.get_feature_names_out()) == width
+        network = embedder.net_.module_[-1]
+        windows = torch.from_numpy(clips.values[:2, :, :16])
+        with torch.no_grad():
+            standard = embedder.net_.module_[0](windows)
+            last = network.penultimate(standard)
+            if backbone == "mobilefacenet":
+                last = last[:, :, None, None]
+            made = network.embed(last).flatten(1)
+            made = made.relu() if backbone == "cnn6" else made
+            torch.testing.assert_close(made, network(standard))
+        embedder.set_params(layer="embedding")
+        np.testing.assert_array_equal(embedder.transform(clips), embedding)
+
+    def test_pooled_as_embeddings_are(self, clips):
+        """The mean over windows of vectors of unit length."""
+        embedder = small(layer="penultimate", window_hop=7).fit(clips)
+        module = nn.Sequential(embedder.net_.module_[0], nn.Identity())
+        starts = (0, 7, 14)
+        windows = torch.stack([torch.from_numpy(clips.values[3, :, s : s + 16]) for s in starts])
+        with torch.no_grad():
+            vectors = embedder.net_.module_[1].penultimate(module(windows)).numpy()
+        expected = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).mean(axis=0)
+        np.testing.assert_allclose(embedder.transform(clips[3:4])[0], expected, rtol=1e-5)
+
+    def test_own_network(self, clips):
+        class Own(nn.Module):
             def __init__(self):
                 super().__init__()
-                self.linear = nn.Linear(12, 4)
+                self.embed = nn.Linear(12, 4)
+
+            def penultimate(self, x):
+                return x.mean(dim=2)
 
             def forward(self, x):
-                if self.training:
-                    order.append(x[:, 0, 0].tolist())
-                return self.linear(x.mean(dim=2))
+                return self.embed(self.penultimate(x))
 
-        embedder = SectionEmbedder(Order, n_frames=16, max_epochs=1, warm_start=True)
-        embedder.set_params(random_state=0).fit(clips).fit(clips)
-        assert order[0] != order[1]
+        for backbone in (Own, Own()):
+            embedder = SectionEmbedder(backbone, n_frames=16, max_epochs=1, layer="penultimate")
+            assert embedder.fit_transform(clips).shape == (48, 12)
 
-    def test_cold_start_forgets(self, clips):
-        embedder = small().fit(clips).fit(clips)
-        np.testing.assert_array_equal(embedder.transform(clips), small().fit_transform(clips))
+    def test_network_without(self, clips):
+        params = {"n_frames": 16, "layer": "penultimate"}
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(12 * 16, 4))
+        with pytest.raises(ValueError, match="method `penultimate`, which Sequential does not"):
+            SectionEmbedder(flat, **params).fit(clips)
+        with pytest.raises(ValueError, match="method `penultimate`, which Augmented does not have"):
+            SectionEmbedder(Augmented, **params).fit(clips)
 
-    def test_other_classes(self, clips):
-        embedder = small(warm_start=True).fit(clips)
-        before = embedder.transform(clips)
-        with pytest.raises(
-            ValueError, match="warm_start=True goes on with a fitted Section.*class"
-        ):
-            embedder.fit(clips[clips.section != "02"])
-        assert embedder.classes_.tolist() == ["00", "01", "02"]
-        np.testing.assert_array_equal(embedder.transform(clips), before)
+    def test_heads_keep_the_embedding(self, clips):
+        last, before = (
+            MultiHeadEmbedder(
+                "cnn6", n_frames=16, max_epochs=2, module__width=0.1, random_state=0, layer=layer
+            ).fit(clips)
+            for layer in ("embedding", "penultimate")
+        )
+        pd.testing.assert_frame_equal(last.predict_targets(clips), before.predict_targets(clips))
 
 
 def test_mixed_precision(clips):

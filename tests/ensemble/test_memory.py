@@ -100,7 +100,7 @@ def test_a_frozen_network_is_known_after_a_journey():
     X = np.random.default_rng(0).normal(size=(16, 8, 20)).astype(np.float32)
     y = np.arange(16) % 2
     embedder = SectionEmbedder(
-        "cnn6", n_frames=None, max_epochs=1, embedding_dim=4, random_state=0
+        "cnn6", n_frames=None, max_epochs=1, module__embedding_dim=4, random_state=0
     ).fit(X, y)
     file = io.BytesIO()
     joblib.dump(embedder, file)

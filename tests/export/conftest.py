@@ -46,10 +46,10 @@ def embedder(train):
         target=["machine", "section"],
         n_frames=16,
         window_hop=8,
-        embedding_dim=8,
         max_epochs=1,
         device="cpu",
         random_state=0,
+        module__embedding_dim=8,
         module__width=0.1,
     )
     return feature, embedder.fit(feature.transform(train))

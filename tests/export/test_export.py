@@ -340,7 +340,7 @@ def test_without_the_extra(pooling, tmp_path, monkeypatch):
 def test_every_backbone_and_wav2vec(train, test, run_graph):
     mel = LogMel(n_fft=512, n_mels=16)
     # Enough steps that embeddings of different clips differ by more than rounding.
-    settings = {"n_frames": 16, "window_hop": 8, "embedding_dim": 8, "max_epochs": 10}
+    settings = {"n_frames": 16, "window_hop": 8, "module__embedding_dim": 8, "max_epochs": 10}
     settings["batch_size"] = 4
     systems = [make_pipeline(Wav2Vec(), TimePooling(("mean",)), CosineDetector()).fit(train)]
     for name in ("mobilefacenet", "mfnse", "ecapa", "cnn6"):

@@ -77,7 +77,7 @@ def test_one_frame_for_many_steps(clips, set_all):
 @pytest.mark.parametrize("embedder", [SectionEmbedder, MultiHeadEmbedder])
 def test_embedders(clips, embedder):
     clips = clips.assign(section=["00", "01"] * 4)
-    network = embedder("cnn6", n_frames=None, max_epochs=1, embedding_dim=3, random_state=0)
+    network = embedder("cnn6", n_frames=None, max_epochs=1, module__embedding_dim=3, random_state=0)
     pipeline = make_pipeline(LogMel(n_mels=16), network)
     expected = pipeline.fit_transform(clips)
     assert "embedding" not in expected.coords

@@ -32,10 +32,9 @@ def stft_of_librosa(wave, power=1.0, **params):
     return np.abs(librosa.stft(wave, **params)) ** power
 
 
-def logmel_of_librosa(wave, ref=1.0, amin=1e-10, top_db=80.0, **params):
+def logmel_of_librosa(wave, amin=1e-10, top_db=80.0, **params):
     mel = librosa.feature.melspectrogram(y=wave, sr=SR, **params)
-    ref = np.max if ref == "max" else ref
-    return librosa.power_to_db(mel, ref=ref, amin=amin, top_db=top_db)
+    return librosa.power_to_db(mel, amin=amin, top_db=top_db)
 
 
 def assert_equal_to(expected, found):
@@ -52,9 +51,6 @@ FRAMINGS = [
     {"n_fft": 1000, "hop_length": 333, "win_length": 501, "center": False},
     {"n_fft": 255, "hop_length": 64},
     {"n_fft": 1024, "hop_length": 1500},
-    {"n_fft": 512, "hop_length": 256, "center": True, "pad_mode": "reflect"},
-    {"n_fft": 512, "hop_length": 256, "pad_mode": "edge"},
-    {"n_fft": 512, "hop_length": 256, "pad_mode": "symmetric"},
     {"n_fft": 512, "hop_length": 128, "window": "hamming"},
     {"n_fft": 512, "hop_length": 128, "window": ("kaiser", 8.0)},
     {"n_fft": 512, "hop_length": 128, "window": 4.0},
@@ -81,9 +77,7 @@ MELS = [
     {"n_mels": 33, "fmin": 50.0, "fmax": 6500.0},
     {"n_mels": 64, "power": 1.0},
     {"n_mels": 64, "power": 1.5, "htk": True, "norm": None},
-    {"n_mels": 64, "ref": 0.5},
-    {"n_mels": 64, "ref": "max"},
-    {"n_mels": 64, "ref": "max", "top_db": None, "amin": 1e-5},
+    {"n_mels": 64, "top_db": None, "amin": 1e-5},
     {"n_mels": 64, "top_db": 20.0},
     {"n_mels": 1},
 ]
@@ -91,7 +85,7 @@ MELS = [
 
 @pytest.mark.parametrize(
     ("framing", "mel"),
-    [*itertools.product([{}, FRAMINGS[2]], MELS), *((framing, {}) for framing in FRAMINGS[3:9])],
+    [*itertools.product([{}, FRAMINGS[2]], MELS), *((framing, {}) for framing in FRAMINGS[3:7])],
 )
 @pytest.mark.filterwarnings("ignore:Empty filters detected")
 def test_logmel_equals_librosa(waves, framing, mel):
@@ -101,6 +95,14 @@ def test_logmel_equals_librosa(waves, framing, mel):
     assert found.shape == expected.shape
     # 1e-4 relative in the power is 4.3e-4 dB.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=4.3e-4)
+
+
+def test_all_but_the_first_three_go_by_name():
+    for extractor in (STFT, LogMel):
+        found = extractor(8000, 512, 128)
+        assert (found.sr, found.n_fft, found.hop_length) == (8000, 512, 128)
+        with pytest.raises(TypeError, match="takes from 1 to 4 positional arguments but 5 were"):
+            extractor(8000, 512, 128, 512)
 
 
 @pytest.mark.filterwarnings("ignore:Empty filters detected")
@@ -132,7 +134,6 @@ def test_top_db_is_a_matter_of_each_clip(waves):
 
 def test_silence(waves):
     assert (LogMel().fit_transform(np.zeros_like(waves)) == -100.0).all()
-    assert (LogMel(ref="max").fit_transform(np.zeros_like(waves)) == 0.0).all()
     assert (STFT().fit_transform(np.zeros_like(waves)) == 0.0).all()
 
 
@@ -235,7 +236,6 @@ def test_a_loaded_extractor_needs_no_librosa(waves, tmp_path):
         ({"n_fft": 0}, "'n_fft' parameter"),
         ({"hop_length": 0}, "'hop_length' parameter"),
         ({"power": 0.0}, "'power' parameter"),
-        ({"pad_mode": "wrap"}, "'pad_mode' parameter"),
         ({"on_length": "stretch"}, "'on_length' parameter"),
         ({"win_length": 513}, "win_length=513 is more than n_fft=512"),
         ({"fmin": 9000.0}, "fmin < fmax <= sr / 2 = 8000 Hz"),
@@ -259,7 +259,6 @@ def test_wrong_parameters(waves, params, message):
         ({"amin": 0.0}, "'amin' parameter"),
         ({"top_db": -1.0}, "'top_db' parameter"),
         ({"norm": "l2"}, "'norm' parameter"),
-        ({"ref": "median"}, "'ref' parameter"),
     ],
 )
 def test_wrong_parameters_of_logmel(waves, params, message):

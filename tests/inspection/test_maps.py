@@ -123,7 +123,9 @@ def detectors_with_maps():
     return {
         "imdn": IMDNDetector("mlp", n_frames=5, n_components=1, module__hidden=(8,), **small),
         "ae": AutoEncoderDetector(**small),
-        "nfcdee": WSPFlowDetector(pooling="none", n_groups=1, transforms=1, by=None, **small),
+        "nfcdee": WSPFlowDetector(
+            pooling="none", by=None, module__n_groups=1, module__transforms=1, **small
+        ),
     }
 
 
@@ -140,7 +142,12 @@ def test_the_map_of_a_detector_is_taken_as_it_is(features, name):
 @pytest.mark.parametrize("pooling", ["wsp", "mean", "std", "gwrp"])
 def test_contributions_of_bins_are_spread_over_time(features, pooling):
     detector = WSPFlowDetector(
-        pooling=pooling, n_groups=2, transforms=1, max_epochs=1, by=None, random_state=0
+        pooling=pooling,
+        by=None,
+        max_epochs=1,
+        random_state=0,
+        module__n_groups=2,
+        module__transforms=1,
     ).fit(features)
     X = features[:3].copy()
     X[0, 4, 13] += 30  # far above the others

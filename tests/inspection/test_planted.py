@@ -109,7 +109,7 @@ def pooled(*statistics):
 def wsp():
     # Means and deviations are enough for a flow to learn in seconds.
     flow = WSPFlowDetector(
-        n_groups=8, transforms=1, hidden_features=(32,), max_epochs=30, lr=3e-3, random_state=0
+        max_epochs=30, lr=3e-3, random_state=0, module__transforms=1, module__hidden_features=(32,)
     )
     return make_pipeline(features(), flow)
 

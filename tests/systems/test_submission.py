@@ -35,7 +35,11 @@ PRINTED = {
     "imdn": (8, "IMDN"),
     "aegan_ad": (9, "AEGAN-AD"),
 }
-CLASSIFIER = {"embedder__embedding_dim": 8, "embedder__n_frames": 8, "embedder__max_time": None}
+CLASSIFIER = {
+    "embedder__module__embedding_dim": 8,
+    "embedder__n_frames": 8,
+    "embedder__max_time": None,
+}
 LOGMEL = {"feature__n_fft": 512, "feature__n_mels": 16}
 # All six, each of which trains in a fraction of a second.
 TINY = {
@@ -54,15 +58,15 @@ TINY = {
     "sc_wav2vec": {**CLASSIFIER, "embedder__module__width": 0.05},
     "wsp_nfcdee": {
         **LOGMEL,
-        "detector__detector__hidden_features": (8,),
-        "detector__detector__transforms": 1,
+        "detector__detector__module__hidden_features": (8,),
+        "detector__detector__module__transforms": 1,
     },
     "imdn": {**LOGMEL, "detector__detector__n_frames": 8, "detector__detector__module__hidden": 8},
     "aegan_ad": {
         **LOGMEL,
         "detector__detector__n_frames": 16,
-        "detector__detector__width": 0.1,
-        "detector__detector__latent_dim": 4,
+        "detector__detector__module__width": 0.1,
+        "detector__detector__module__latent_dim": 4,
     },
 }
 
@@ -79,7 +83,7 @@ def tiny(number, machine=None, **params):
         if number == 1:
             member.set_params(
                 domain_classifier__feature__n_mels=16,
-                domain_classifier__classifier__classifier__width=0.1,
+                domain_classifier__classifier__classifier__module__width=0.1,
                 domain_classifier__classifier__classifier__max_epochs=2,
             )
     return ensemble

@@ -57,7 +57,7 @@ def sc(**params):
     return system.set_params(
         embedder__n_frames=32,
         embedder__max_epochs=2,
-        embedder__embedding_dim=16,
+        embedder__module__embedding_dim=16,
         embedder__module__width=0.1,
     )
 
@@ -235,9 +235,38 @@ def test_machines_of_aegan():
     critics = [m for m in _tables.MACHINES if make_aegan_ad(m)["detector"].detector.adversarial]
     assert critics == ["gearbox", "slider"]
     report = make_aegan_ad("ToyCar", budget="report")["detector"].detector
-    assert (report.window_hop, report.width, report.betas) == (1, 1.0, (0.0, 0.999))
-    assert report.section_adaptive
-    assert make_aegan_ad("fan")["detector"].detector.width < 1
+    assert (report.window_hop, report.section_adaptive) == (1, True)
+    params = report.get_params()
+    assert params["optimizer__betas"] == (0.0, 0.999)
+    assert "module__width" not in params
+    assert make_aegan_ad("fan")["detector"].detector.get_params()["module__width"] < 1
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        ("gearbox", ("batch", True, "mean_std")),  # of the team's code
+        ("slider", ("layer", True, "mean")),
+        ("fan", ("layer", False, "mean")),
+        ("ToyTrain", ("layer", False, "mean")),  # ours, as the fan
+        ("valve", ("layer", False, "mean")),
+        (None, ("layer", False, "mean")),
+    ],
+)
+def test_what_the_report_leaves_open_of_aegan_are_arguments(machine, expected):
+    names = ("module__norm", "module__first_norm", "loss__match")
+
+    def settings(**arguments):
+        params = make_aegan_ad(machine, **arguments)["detector"].detector.get_params()
+        return tuple(params[name] for name in names)
+
+    assert settings() == expected
+    assert settings(norm="instance", first_norm=not expected[1], match="mean_std") == (
+        "instance",
+        not expected[1],
+        "mean_std",
+    )
+    assert settings(norm="layer", match="mean") == ("layer", expected[1], "mean")
 
 
 def test_baselines():

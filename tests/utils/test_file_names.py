@@ -130,7 +130,7 @@ def test_extractors(extractor, table):
 
 
 def test_pretrainer(table):
-    pretrainer = Wav2VecPretrainer({"channels": 4}, max_updates=1, random_state=0)
+    pretrainer = Wav2VecPretrainer(max_updates=1, random_state=0, module__channels=4)
     expected = pretrainer.fit_transform(table)
     xr.testing.assert_identical(pretrainer.fit_transform(table["path"].tolist()), expected)
 

@@ -9,13 +9,13 @@ detector = AEGANDetector(
     n_frames=32,
     window_hop=4,
     adversarial=False,
-    norm="batch",
-    width=0.1,
-    latent_dim=16,
     max_epochs=18,
     lr=2e-3,
     batch_size=32,
     random_state=0,
+    module__norm="batch",
+    module__width=0.1,
+    module__latent_dim=16,
 ).fit(training_features())
 show(
     [odd[0], detector.score_map(odd)[0]],

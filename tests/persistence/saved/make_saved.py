@@ -27,7 +27,7 @@ def make():
     sc = make_sc(feature=LogMel(**FEATURE), backbone="cnn6", random_state=0, device="cpu")
     sc.set_params(
         embedder__n_frames=16,
-        embedder__embedding_dim=8,
+        embedder__module__embedding_dim=8,
         embedder__max_epochs=2,
         embedder__max_time=None,
         embedder__module__width=0.05,

@@ -36,7 +36,7 @@ def clips():
 
 @pytest.fixture(scope="module")
 def learnt(clips):
-    return small(max_epochs=15, lr=1e-2).fit(clips)
+    return small(max_epochs=30, lr=1e-2).fit(clips)
 
 
 def test_log_odds():
@@ -77,8 +77,9 @@ def test_column_of_the_classes(clips):
     )
 
 
+@pytest.mark.slow
 def test_clusters_stand_in_for_sections(learnt, clips):
-    detector = small(2, max_epochs=15, lr=1e-2).fit(clips.values)
+    detector = small(2, max_epochs=30, lr=1e-2).fit(clips.values)
     codes = detector.clusters_.predict(clips.values.mean(axis=2, dtype=float))
     assert len(set(codes[::2])) == len(set(codes[1::2])) == 1
     assert codes[0] != codes[1]

@@ -6,9 +6,9 @@ import warnings
 from sk_asd.cli._common import (
     add_command,
     add_n_jobs,
+    count,
     format_table,
     load_table,
-    positive_int,
 )
 from sk_asd.utils._clip_tables import inventory
 from sk_asd.utils._progress import Progress
@@ -26,7 +26,7 @@ def add_parser(commands):
     parser = add_command(commands, "check", run, "check the recordings of a folder", _DESCRIPTION)
     parser.add_argument("dir", metavar="DIR", help="folder of recordings")
     parser.add_argument(
-        "--sr", type=positive_int, default=16000, help="expected sample rate (default: 16000)"
+        "--sr", type=count, default=16000, help="expected sample rate (default: 16000)"
     )
     add_n_jobs(parser)
 

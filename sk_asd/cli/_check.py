@@ -48,8 +48,8 @@ def run(args):
     rows = [(os.path.relpath(path, args.dir), *rest) for path, *rest in rows]
     if rows:
         print(format_table(["path", "problem", "detail"], rows), end="\n\n")
-    count = {0: "no findings", 1: "1 finding"}.get(len(rows), f"{len(rows)} findings")
-    print(f"{inventory(clips)}, {hours(clips):.2f} hours: {count}")
+    total = {0: "no findings", 1: "1 finding"}.get(len(rows), f"{len(rows)} findings")
+    print(f"{inventory(clips)}, {hours(clips):.2f} hours: {total}")
     return 1 if rows else 0
 
 

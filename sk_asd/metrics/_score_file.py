@@ -106,7 +106,7 @@ def scored_clips(path, clips, root, machines=None):
         hint = " (it is not in UTF-8)" if extra.map(_is_no_text).any() else ""
         raise ValueError(f"{path} scores paths that are not in {root}: {listed(extra)}{hint}.")
     clips = only_machines(clips.assign(name=names), machines, root)
-    # Scored training clips are welcome (`--split all`), but the metrics are about test clips.
+    # Scored training clips are welcome, but the metrics are about test clips.
     clips = clips[clips["split"] == "test"]
     if len(clips) == 0:
         raise ValueError(f"No test clips in {root}: there is nothing to evaluate.")

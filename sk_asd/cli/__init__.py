@@ -18,8 +18,9 @@ from sk_asd.cli import (
     _train,
     _watch,
 )
-from sk_asd.cli._common import one_line, plain_warnings
+from sk_asd.cli._common import plain_warnings
 from sk_asd.utils._freed_memory import keep_freed_memory
+from sk_asd.utils._text import one_line
 
 __all__ = ["main"]
 

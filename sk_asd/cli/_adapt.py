@@ -5,12 +5,13 @@ import argparse
 from sk_asd.cli._common import (
     add_command,
     add_machine,
-    add_n_jobs,
+    add_split,
     check_output,
     load_table,
 )
-from sk_asd.cli._models import TRUST, add_trust, load_model, save_model
-from sk_asd.cli._score import configure
+from sk_asd.cli._models import TRUST, add_trust, open_model
+from sk_asd.cli._score import add_computing, configure
+from sk_asd.persistence._models import save_model
 from sk_asd.utils._clip_tables import inventory, sections_of
 from sk_asd.utils._progress import Progress
 
@@ -29,12 +30,8 @@ def add_parser(commands):
     parser.add_argument("model", metavar="MODEL", help="file that `sk-asd train` wrote")
     parser.add_argument("dir", metavar="DIR", help="folder of normal recordings")
     parser.add_argument("--out", required=True, metavar="NEW", help="model file to write")
-    parser.add_argument(
-        "--split",
-        choices=("test", "train", "all"),
-        default="all",
-        help="recordings to learn (default: all; none may be labelled as an anomaly)",
-    )
+    text = "recordings to learn (default: all; none may be labelled as an anomaly)"
+    add_split(parser, "all", text)
     add_machine(parser)
     parser.add_argument(
         "--new",
@@ -50,13 +47,7 @@ def add_parser(commands):
         help="let the scores of the recordings count for thresholds, where a detector cannot learn "
         "them (auto) or everywhere (all); default: refuse a model that cannot learn",
     )
-    add_n_jobs(parser)
-    parser.add_argument(
-        "--device", metavar="DEVICE", help="for a network: auto (default), cpu, cuda, ..."
-    )
-    parser.add_argument(
-        "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
-    )
+    add_computing(parser)
     add_trust(parser)
 
 
@@ -74,8 +65,7 @@ def run(args):
 
     check_output(args.out)
     progress = Progress(args.quiet)
-    progress(f"loading {args.model}")
-    system, header = load_model(args.model, trust=args.trust)
+    system, header = open_model(args, progress)
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)
     _check_normal(clips, args)

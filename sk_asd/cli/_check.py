@@ -6,9 +6,9 @@ import warnings
 from sk_asd.cli._common import (
     add_command,
     add_n_jobs,
+    count,
     format_table,
     load_table,
-    positive_int,
 )
 from sk_asd.utils._clip_tables import inventory
 from sk_asd.utils._progress import Progress
@@ -26,7 +26,7 @@ def add_parser(commands):
     parser = add_command(commands, "check", run, "check the recordings of a folder", _DESCRIPTION)
     parser.add_argument("dir", metavar="DIR", help="folder of recordings")
     parser.add_argument(
-        "--sr", type=positive_int, default=16000, help="expected sample rate (default: 16000)"
+        "--sr", type=count, default=16000, help="expected sample rate (default: 16000)"
     )
     add_n_jobs(parser)
 
@@ -48,8 +48,8 @@ def run(args):
     rows = [(os.path.relpath(path, args.dir), *rest) for path, *rest in rows]
     if rows:
         print(format_table(["path", "problem", "detail"], rows), end="\n\n")
-    count = {0: "no findings", 1: "1 finding"}.get(len(rows), f"{len(rows)} findings")
-    print(f"{inventory(clips)}, {hours(clips):.2f} hours: {count}")
+    total = {0: "no findings", 1: "1 finding"}.get(len(rows), f"{len(rows)} findings")
+    print(f"{inventory(clips)}, {hours(clips):.2f} hours: {total}")
     return 1 if rows else 0
 
 

@@ -7,12 +7,13 @@ import argparse
 import contextlib
 import io
 import math
+import re
 import sys
 import warnings
 from pathlib import Path
 
-from sk_asd.utils._clip_tables import names
-from sk_asd.utils._text import composed, printable
+from sk_asd.utils._clip_tables import only_machines
+from sk_asd.utils._text import one_line, printable
 
 
 def add_command(commands, name, run, summary, description=None):
@@ -33,7 +34,10 @@ def add_command(commands, name, run, summary, description=None):
 def add_n_jobs(parser):
     """Add ``--n-jobs``."""
     parser.add_argument(
-        "--n-jobs", type=nonzero_int, metavar="N", help="parallel workers; -1 takes all cores"
+        "--n-jobs",
+        type=number(int, but=0),
+        metavar="N",
+        help="parallel workers; -1 takes all cores",
     )
 
 
@@ -44,33 +48,57 @@ def add_machine(parser):
     )
 
 
-def positive_int(text):
-    """Argument type: an integer of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, found {text}")
-    return value
+def add_split(parser, default, text):
+    """Add ``--split``."""
+    parser.add_argument("--split", choices=("test", "train", "all"), default=default, help=text)
 
 
-def not_negative_int(text):
-    """Argument type: an integer from 0 on."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"expected an integer from 0 on, found {text}")
-    return value
+def add_labels(parser):
+    """Add what says how test recordings are evaluated."""
+    parser.add_argument(
+        "--ground-truth",
+        nargs="+",
+        metavar="PATH",
+        help="csv files, or folders of them, with the labels of an evaluation set",
+    )
+    parser.add_argument(
+        "--rules",
+        choices=("2020", "2021", "2022"),
+        help="year of the rules (default: 2022, which hold for the years after it, too, but 2020 "
+        "where no test clip has a domain)",
+    )
 
 
-def nonzero_int(text):
-    """Argument type: any integer but 0."""
-    value = int(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("expected an integer other than 0")
-    return value
+def add_cache(parser):
+    """Add ``--cache-dir``."""
+    parser.add_argument(
+        "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
+    )
 
 
-def one_line(message):
-    """Text without line breaks, nor anything else that moves the cursor."""
-    return printable(" ".join(str(message).split()))
+def number(kind, low=-math.inf, high=math.inf, *, but=None):
+    """Argument type: a finite int or float from `low` to `high`, but not `but`."""
+    if but is not None:
+        limits = f" above {low}" if but == low else f" other than {but}"
+    elif high < math.inf:
+        limits = f" from {low} to {high}"
+    else:
+        limits = f" of at least {low}" if low > -math.inf else ""
+    what = "an integer" if kind is int else "a number" if limits else "a finite number"
+
+    def convert(text):
+        value = kind(text)
+        if not low <= value <= high or not math.isfinite(value) or value == but:
+            raise argparse.ArgumentTypeError(f"expected {what}{limits}, found {text}")
+        return value
+
+    convert.__name__ = kind.__name__  # which argparse names where the text is no number
+    return convert
+
+
+count = number(int, 1)
+positive = number(float, 0, but=0)
+not_negative = number(float, 0)
 
 
 @contextlib.contextmanager
@@ -107,13 +135,7 @@ def _names_printed():
 
 
 def check_output(path, option="--out"):
-    """Check before any work that a file can be written; remove what killed commands left of it.
-
-    Raises
-    ------
-    OSError
-        If its folder is missing, or the name is that of a folder, pipe or device.
-    """
+    """Check before any work that a file can be written; remove what killed commands left of it."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{option} {path}: the folder {path.parent} does not exist.")
@@ -149,34 +171,40 @@ def check_device(device):
         raise ValueError(f"--device {device}: {reason}") from error
 
 
+@contextlib.contextmanager
+def spoken(*parameters, **renamed):
+    """Errors of the library in terms of options, which :func:`in_options` says."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        text = in_options(str(error), *parameters, **renamed)
+        if text == str(error):
+            raise
+        raise (ValueError if isinstance(error, ValueError) else OSError)(text) from error
+
+
+def in_options(text, *parameters, **renamed):
+    """Text with ``--state x`` for ``state=x``, and ``give --state`` for ``give state``.
+
+    Options are called as the parameters that they set, or as these are `renamed`.
+    """
+    for name, option in (dict(zip(parameters, parameters)) | renamed).items():
+        option = f"--{option.replace('_', '-')}"
+        text = re.sub(rf"(?<![^\s(]){name}=", f"{option} ", text)
+        text = re.sub(rf"\bgive {name}\b", f"give {option}", text)
+    return text
+
+
 def load_table(root, *, machines=None, split=None, **options):
-    """Load the clips of a folder and keep some of them.
+    """Clips of a folder, of some machines and a split; None keeps all.
 
-    Parameters
-    ----------
-    root : str
-        The folder.
-    machines : list of str, optional
-        Machines to keep.
-    split : str, optional
-        Split to keep; None keeps all.
-    **options
-        For :func:`~sk_asd.datasets.load_clips`.
-
-    Returns
-    -------
-    DataFrame
-        The clip table with a fresh index.
-
-    Raises
-    ------
-    OSError, ValueError
-        If the folder cannot be read, or nothing is left; the message says what was found.
+    `options` are those of :func:`~sk_asd.datasets.load_clips`.
     """
     from sk_asd.datasets import load_clips
 
     clips = load_clips(root, **options)
-    clips = keep_machines(clips, machines, root)
+    with spoken(machines="machine"):
+        clips = only_machines(clips, machines, root)
     if split is not None:
         counts = clips["split"].value_counts(dropna=False)
         clips = clips[clips["split"] == split]
@@ -189,41 +217,8 @@ def load_table(root, *, machines=None, split=None, **options):
     return clips.reset_index(drop=True)
 
 
-def keep_machines(clips, machines, root):
-    """Clips of some machines; None keeps all.
-
-    Raises
-    ------
-    ValueError
-        If there is no such machine; the message says which there are.
-    """
-    if machines is None:
-        return clips
-    found = names(clips["machine"])
-    machines = [composed(machine) for machine in machines]
-    unknown = [machine for machine in machines if machine not in found]
-    if unknown:
-        raise ValueError(
-            f"--machine {' '.join(unknown)}: not in {root}; found {', '.join(found) or 'none'}."
-        )
-    return clips[clips["machine"].isin(machines)]
-
-
 def format_table(columns, rows):
-    """Text table: numbers to the right, ``-`` for what is missing.
-
-    Parameters
-    ----------
-    columns : sequence of str
-        Headers.
-    rows : sequence of sequences
-        Cells: text, or float printed with two decimals.
-
-    Returns
-    -------
-    str
-        The table, without a newline at the end.
-    """
+    """Text table: numbers to the right, floats with two decimals, ``-`` for what is missing."""
     lines = [list(columns), *([_text(cell) for cell in row] for row in rows)]
     numeric = [any(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
     widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]

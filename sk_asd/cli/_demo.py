@@ -5,7 +5,9 @@ import json
 import shutil
 from pathlib import Path
 
-from sk_asd.cli._common import add_command, add_n_jobs, check_report, load_table
+from sk_asd.cli._common import add_command, add_n_jobs, load_table
+from sk_asd.cli._run import tables, write_report
+from sk_asd.cli._train import build
 from sk_asd.utils._clip_tables import inventory
 from sk_asd.utils._progress import Progress
 
@@ -56,21 +58,44 @@ def add_parser(commands):
 
 def run(args):
     """Run the command."""
+    from sk_asd.datasets import check_clips, make_machine_sounds
+    from sk_asd.evaluation import evaluate
+
     out = prepare(args.out)
     machines = list(dict.fromkeys(args.machines))
     progress = Progress(args.quiet)
-    run_demo(out, machines, args.seed, args.n_jobs, progress, _SOUNDS, _SYSTEMS)
+    mark = json.dumps({"machines": machines, "seed": args.seed})
+    (out / _MARK).write_text(mark, encoding="utf-8")
+    data = out / "data"
+    progress(f"making sounds of {', '.join(machines)} in {data}")
+    common = {"n_jobs": args.n_jobs}
+    make_machine_sounds(machines, **_SOUNDS, root=data, random_state=args.seed, **common)
+
+    clips = load_table(data)
+    progress(f"checking {inventory(clips)}")
+    findings = check_clips(clips, **common)
+    print(f"{inventory(clips)}: {len(findings) or 'no'} findings\n")
+    common["seed"] = args.seed
+    result = evaluate(
+        {
+            name: functools.partial(build, name, options | common)
+            for name, options in _SYSTEMS.items()
+        },
+        clips,
+        scope="all",
+        folder=out / "run",
+        root=data,
+        settings={"Random seed": args.seed},
+        verbose=not args.quiet,
+    )
+    print("\n\n".join(tables(result)), end="\n\n")
+    title = "Demo of sk_asd on synthetic machines"
+    print(write_report(result, str(out / "report.html"), progress, explain=2, title=title))
     return 0
 
 
 def prepare(out):
-    """Make the folder, or empty that of an earlier demo.
-
-    Raises
-    ------
-    ValueError, OSError
-        If the folder cannot be made, or holds something that no demo has put there.
-    """
+    """Make the folder, or empty that of an earlier demo."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     if (out / _MARK).is_file():
@@ -79,64 +104,3 @@ def prepare(out):
     elif any(out.iterdir()):
         raise ValueError(f"--out {out}: the folder is not empty. Choose another one.")
     return out
-
-
-def run_demo(out, machines, seed, n_jobs, progress, sounds, systems):
-    """Run all stages.
-
-    Parameters
-    ----------
-    out : pathlib.Path
-        The folder.
-    machines : list of str
-        Machines to synthesise.
-    seed : int
-        Seed of everything.
-    n_jobs : int
-        Parallel workers.
-    progress : Progress
-        Where progress is shown.
-    sounds : dict
-        Options of :func:`~sk_asd.datasets.make_machine_sounds`.
-    systems : dict of str to dict
-        Systems to train, and their options.
-    """
-    from sk_asd.cli._run import tables
-    from sk_asd.cli._train import build
-    from sk_asd.datasets import check_clips, make_machine_sounds
-    from sk_asd.evaluation import evaluate
-
-    (out / _MARK).write_text(json.dumps({"machines": machines, "seed": seed}), encoding="utf-8")
-    data = out / "data"
-    progress(f"making sounds of {', '.join(machines)} in {data}")
-    make_machine_sounds(machines, **sounds, root=data, random_state=seed, n_jobs=n_jobs)
-
-    clips = load_table(data)
-    progress(f"checking {inventory(clips)}")
-    findings = check_clips(clips, n_jobs=n_jobs)
-    print(f"{inventory(clips)}: {len(findings) or 'no'} findings\n")
-    result = evaluate(
-        {
-            name: functools.partial(build, name, {**options, "seed": seed, "n_jobs": n_jobs})
-            for name, options in systems.items()
-        },
-        clips,
-        scope="all",
-        folder=out / "run",
-        root=data,
-        settings={"Random seed": seed},
-        verbose=not progress.quiet,
-    )
-    print("\n\n".join(tables(result)))
-    print(f"\n{_write_report(out / 'report.html', result, progress)}")
-
-
-def _write_report(path, result, progress):
-    """Write the report where its libraries are installed; return a line that says so."""
-    try:
-        check_report(str(path))
-    except ImportError as error:
-        return f"No report: {error}"
-    progress("writing the report")
-    result.report(path, explain=2, title="Demo of sk_asd on synthetic machines")
-    return f"Report: {path}"

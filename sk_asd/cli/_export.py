@@ -1,7 +1,7 @@
 """``sk-asd export``: a trained model as an ONNX graph."""
 
 from sk_asd.cli._common import add_command, check_output, load_table
-from sk_asd.cli._models import TRUST, add_trust, load_model
+from sk_asd.cli._models import TRUST, add_trust, open_model
 from sk_asd.utils._progress import Progress
 
 N_COMPARED = 50  # recordings
@@ -38,8 +38,7 @@ def run(args):
     """Run the command."""
     check_output(args.out)
     progress = Progress(args.quiet)
-    progress(f"loading {args.model}")
-    system, _ = load_model(args.model, trust=args.trust)
+    system, _ = open_model(args, progress)
     from sk_asd.export import export_onnx
 
     groups, machines = _groups(system, args.machine)
@@ -55,13 +54,7 @@ def run(args):
 
 
 def _groups(system, wanted):
-    """Groups to export, None for all, and their machines, None where the model tells none apart.
-
-    Raises
-    ------
-    ValueError
-        If machines are wanted that the model does not know.
-    """
+    """Groups to export, None for all, and their machines, None where the model tells none apart."""
     from sk_asd.export._graph_groups import Groups
 
     groups = Groups(system)

@@ -78,23 +78,7 @@ def run(args):
 
 
 def overview(year, machines, data_home):
-    """Table of what can be fetched.
-
-    Parameters
-    ----------
-    year : int or None
-        One year; None: all.
-    machines : list of str or None
-        Machines to show; None: all.
-    data_home : str or None
-        Folder in which to look for what is here already.
-
-    Returns
-    -------
-    str
-        One row a machine and year. A subset is "yes" if it can be fetched, "here" if that has been
-        done.
-    """
+    """Table of what can be fetched: "yes", or "here" where that has been done; None: all."""
     from sk_asd.datasets._archives import SUBSETS, find_archives, years
     from sk_asd.datasets._fetch import is_present, year_folder
 

@@ -1,18 +1,19 @@
 """``sk-asd run``: a whole evaluation, as the challenge does it."""
 
-import contextlib
 import functools
 import os
 
 from sk_asd.cli._common import (
     add_command,
+    add_labels,
     add_machine,
     add_n_jobs,
     check_device,
     check_report,
     format_table,
     load_table,
-    not_negative_int,
+    number,
+    spoken,
 )
 from sk_asd.cli._models import TRUST
 from sk_asd.cli._train import (
@@ -76,18 +77,7 @@ def add_parser(commands):
         default="B",
         help="which labels a choice may see; see above (default: B)",
     )
-    parser.add_argument(
-        "--ground-truth",
-        nargs="+",
-        metavar="PATH",
-        help="csv files, or folders of them, with the labels of an evaluation set",
-    )
-    parser.add_argument(
-        "--rules",
-        choices=("2020", "2021", "2022"),
-        help="year of the rules (default: 2022, which hold for the years after it, too, but 2020 "
-        "where no test clip has a domain)",
-    )
+    add_labels(parser)
     add_machine(parser)
     add_n_jobs(parser)
     parser.add_argument(
@@ -98,7 +88,7 @@ def add_parser(commands):
     )
     parser.add_argument(
         "--explain",
-        type=not_negative_int,
+        type=number(int, 0),
         default=5,
         metavar="N",
         help="show the N most abnormal recordings of every machine in the report, with pictures "
@@ -126,18 +116,7 @@ def run(args):
 
 
 def with_absolute_paths(options):
-    """Options whose file names hold in every working directory.
-
-    Parameters
-    ----------
-    options : dict
-        Options that were given.
-
-    Returns
-    -------
-    dict
-        A copy.
-    """
+    """Options whose file names hold in every working directory."""
     found = {name: options[name] for name in ("cache_dir", "wav2vec") if name in options}
     # A model of wav2vec 2.0 may be given by a name, too.
     paths = {k: v for k, v in found.items() if k == "cache_dir" or os.path.exists(v)}
@@ -159,7 +138,7 @@ def _run(args, options, client=None):
         check_columns(rows, options)
     check_device(options.get("device", "auto"))
     settings = {k.replace("_", "-"): v for k, v in options.items() if k not in _NO_MATTER}
-    with _spoken():
+    with spoken("protocol", "rules", "ground_truth", folder="out"):
         result = evaluate(
             {args.system: functools.partial(build, args.system, options)},
             clips,
@@ -173,21 +152,13 @@ def _run(args, options, client=None):
             client=client,
             verbose=not args.quiet,
         )
-    print("\n\n".join([*tables(result), _report(result, args, progress)]))
-    print(f"\nRun: {args.out}")
+    print("\n\n".join(tables(result)), end="\n\n")
+    if len(result.metrics):
+        title = f"{args.system}, protocol {args.protocol} on {args.dir}"
+        path = os.path.join(args.out, "report.html")
+        print(write_report(result, path, progress, explain=args.explain, title=title), end="\n\n")
+    print(f"Run: {args.out}")
     return 0
-
-
-@contextlib.contextmanager
-def _spoken():
-    """Say what is wrong with the words of the command line."""
-    try:
-        yield
-    except ValueError as error:
-        text = str(error)
-        for name, option in (("folder", "out"), ("protocol", "protocol"), ("rules", "rules")):
-            text = text.replace(f"{name}=", f"--{option} ")
-        raise ValueError(text.replace("give ground_truth", "give --ground-truth")) from error
 
 
 def tables(result):
@@ -223,11 +194,8 @@ def tables(result):
     return texts
 
 
-def _report(result, args, progress):
+def write_report(result, path, progress, **options):
     """Write the report where its libraries are installed; return a line that says so."""
-    path = os.path.join(args.out, "report.html")
-    if not len(result.metrics):
-        return ""
     try:
         check_report(path)
     except ImportError as error:
@@ -235,7 +203,6 @@ def _report(result, args, progress):
     from sk_asd.evaluation._folder import explained
 
     progress("writing the report")
-    title = f"{args.system}, protocol {args.protocol} on {args.dir}"
     with explained(path):
-        result.report(path, explain=args.explain, title=title)
+        result.report(path, **options)
     return f"Report: {path}"

@@ -9,27 +9,7 @@ TIMEOUT = 10  # seconds for a scheduler to answer
 
 @contextlib.contextmanager
 def connected(address):
-    """Connect to a scheduler.
-
-    Parameters
-    ----------
-    address : str
-        Such as ``tcp://host:8786``.
-
-    Yields
-    ------
-    distributed.Client
-        The connection.
-
-    Raises
-    ------
-    ImportError
-        If the extra is not installed.
-    OSError
-        If no scheduler answers.
-    ValueError
-        If that is no address.
-    """
+    """Connect to a scheduler at an address such as ``tcp://host:8786``."""
     try:
         from distributed import Client
         from distributed.comm import get_address_host_port, parse_address

@@ -1,14 +1,16 @@
 """``sk-asd score``: how normal is every recording?"""
 
 from sk_asd.cli._common import (
+    add_cache,
     add_command,
     add_machine,
     add_n_jobs,
+    add_split,
     check_device,
     check_output,
     load_table,
 )
-from sk_asd.cli._models import TRUST, add_trust, load_model
+from sk_asd.cli._models import TRUST, add_trust, open_model
 from sk_asd.utils._clip_tables import relative_paths
 from sk_asd.utils._progress import Progress
 
@@ -31,22 +33,9 @@ def add_parser(commands):
     parser.add_argument("model", metavar="MODEL", help="file that `sk-asd train` wrote")
     parser.add_argument("dir", metavar="DIR", help="folder of recordings")
     parser.add_argument("--out", required=True, metavar="FILE", help="csv file to write")
-    parser.add_argument(
-        "--split",
-        choices=("test", "train", "all"),
-        default="test",
-        help="recordings to score (default: test)",
-    )
+    add_split(parser, "test", "recordings to score (default: test)")
     add_machine(parser)
-    add_n_jobs(parser)
-    parser.add_argument(
-        "--device",
-        metavar="DEVICE",
-        help="for a network: auto (default), cpu, cuda, ...",
-    )
-    parser.add_argument(
-        "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
-    )
+    add_computing(parser)
     parser.add_argument(
         "--dcase",
         metavar="FOLDER",
@@ -61,8 +50,7 @@ def run(args):
     if args.dcase and args.split != "test":
         raise ValueError(f"--dcase writes test results; it does not go with --split {args.split}.")
     progress = Progress(args.quiet)
-    progress(f"loading {args.model}")
-    system, _ = load_model(args.model, trust=args.trust)
+    system, _ = open_model(args, progress)
     configure(system, args)
     split = None if args.split == "all" else args.split
     clips = load_table(args.dir, machines=args.machine, split=split)
@@ -80,14 +68,17 @@ def run(args):
     return 0
 
 
-def configure(system, args):
-    """Set where and how a loaded system computes.
+def add_computing(parser):
+    """Add what :func:`configure` sets."""
+    add_n_jobs(parser)
+    parser.add_argument(
+        "--device", metavar="DEVICE", help="for a network: auto (default), cpu, cuda, ..."
+    )
+    add_cache(parser)
 
-    Raises
-    ------
-    ValueError
-        If the device is not there, or there is no network to put on it.
-    """
+
+def configure(system, args):
+    """Set where and how a loaded system computes."""
     from sk_asd.utils._system import extractors, networks
 
     if args.device is not None:
@@ -101,24 +92,7 @@ def configure(system, args):
 
 
 def score_table(system, clips, root, progress):
-    """Scores and decisions as ``sk-asd score`` writes them.
-
-    Parameters
-    ----------
-    system : Pipeline or outlier detector
-        A fitted system.
-    clips : DataFrame
-        The clip table.
-    root : str
-        Folder that the paths are written relative to.
-    progress : Progress
-        Where progress is shown.
-
-    Returns
-    -------
-    DataFrame
-        One row a clip.
-    """
+    """Scores and decisions, one row a clip, with paths relative to a folder."""
     import pandas as pd
 
     from sk_asd.decisions import score_clips

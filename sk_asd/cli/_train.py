@@ -6,15 +6,20 @@ import textwrap
 import time
 
 from sk_asd.cli._common import (
+    add_cache,
     add_command,
     add_machine,
     add_n_jobs,
     check_device,
     check_output,
+    count,
     load_table,
-    positive_int,
+    not_negative,
+    number,
+    positive,
 )
-from sk_asd.cli._models import TRUST, check_model, save_model
+from sk_asd.cli._models import TRUST, check_model
+from sk_asd.persistence._models import save_model
 from sk_asd.systems._registry import BUILDERS, DETECTORS, ENSEMBLES, SINGLE
 from sk_asd.utils._clip_tables import inventory, sections_of
 from sk_asd.utils._progress import Progress
@@ -98,33 +103,31 @@ def add_system_options(parser, seed=None):
     features.add_argument(
         "--feature", choices=("logmel", "stft"), help="default: logmel for pooling, else stft"
     )
-    features.add_argument("--sr", type=positive_int, metavar="HZ", help="sample rate")
+    features.add_argument("--sr", type=count, metavar="HZ", help="sample rate")
     features.add_argument(
         "--on-rate",
         choices=("error", "resample"),
         help="recordings at another sample rate (default: error)",
     )
     features.add_argument(
-        "--duration", type=positive_float, metavar="S", help="seconds (default: the first clip's)"
+        "--duration", type=positive, metavar="S", help="seconds (default: the first clip's)"
     )
     features.add_argument(
         "--on-length",
         choices=("error", "pad", "crop", "tile"),
         help="recordings of other length (default: error)",
     )
-    features.add_argument("--n-fft", type=positive_int, metavar="N", help="samples of a frame")
+    features.add_argument("--n-fft", type=count, metavar="N", help="samples of a frame")
     features.add_argument(
         "--hop-length",
-        type=positive_int,
+        type=count,
         metavar="N",
         help="samples from one frame to the next",
     )
     features.add_argument(
-        "--n-mels", type=positive_int, metavar="N", help="number of mel bins, for logmel"
+        "--n-mels", type=count, metavar="N", help="number of mel bins, for logmel"
     )
-    features.add_argument(
-        "--cache-dir", metavar="FOLDER", help="keep features there, and read them back next time"
-    )
+    add_cache(features)
 
     pooling = parser.add_argument_group("--system pooling")
     pooling.add_argument(
@@ -134,7 +137,10 @@ def add_system_options(parser, seed=None):
         help=f"{', '.join(_STATISTICS)}, or several joined by + such as mean+std (default: gwrp)",
     )
     pooling.add_argument(
-        "--r", type=decay, metavar="R", help="decay of gwrp, from 0 (maximum) to 1 (mean)"
+        "--r",
+        type=number(float, 0, 1),
+        metavar="R",
+        help="decay of gwrp, from 0 (maximum) to 1 (mean)",
     )
 
     sc = parser.add_argument_group("systems that train a network")
@@ -146,9 +152,7 @@ def add_system_options(parser, seed=None):
         "recording (default); for mhcr columns that get a head each (default: all that vary); for "
         "mobilenetv2 section (default), or machine section for one network over all machines",
     )
-    sc.add_argument(
-        "--n-frames", type=positive_int, metavar="N", help="length of a window in frames"
-    )
+    sc.add_argument("--n-frames", type=count, metavar="N", help="length of a window in frames")
     sc.add_argument(
         "--subtract-mean",
         action=argparse.BooleanOptionalAction,
@@ -160,7 +164,7 @@ def add_system_options(parser, seed=None):
     )
     sc.add_argument(
         "--epochs",
-        type=positive_int,
+        type=count,
         metavar="N",
         help="passes over the recordings at most (default: that of the budget)",
     )
@@ -191,30 +195,6 @@ def statistics(text):
             f"unknown statistic {unknown[0]!r}; known are {', '.join(_STATISTICS)}"
         )
     return found
-
-
-def decay(text):
-    """Argument type: a number from 0 to 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, found {text}")
-    return value
-
-
-def not_negative(text):
-    """Argument type: a number from 0 on."""
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number from 0 on, found {text}")
-    return value
-
-
-def positive_float(text):
-    """Argument type: a number above 0."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return value
 
 
 def run(args):
@@ -252,13 +232,7 @@ def given_options(args):
 
 
 def check_options(system, options):
-    """Refuse options that would have no effect.
-
-    Raises
-    ------
-    ValueError
-        Naming the option and what it applies to.
-    """
+    """Refuse options that would have no effect; say what they apply to."""
     feature = {"feature": options["feature"]} if "feature" in options else {}
     for option in options:
         if _applies(option, system, **feature):
@@ -301,13 +275,7 @@ def _applies(option, system, **feature):
 
 
 def check_columns(clips, options):
-    """Refuse columns that the clips do not have, before features are computed.
-
-    Raises
-    ------
-    ValueError
-        Naming the option, the column and the columns there are.
-    """
+    """Refuse columns that the clips do not have, before features are computed."""
     target = options.get("target", [])
     wanted = {"over": [options["over"]] if "over" in options else []}
     wanted["target"] = [] if target == ["joint"] else target
@@ -326,22 +294,7 @@ def training_clips(clips):
 
 
 def build(system, options, machine=None):
-    """Make an unfitted system.
-
-    Parameters
-    ----------
-    system : str
-        Name of the system.
-    options : dict
-        Options as :func:`given_options` returns them.
-    machine : str, default=None
-        Machine whose settings are taken, where it has some; None for those that serve all.
-
-    Returns
-    -------
-    Pipeline or ScoreEnsemble
-        Unfitted.
-    """
+    """Make an unfitted system, with the settings of a machine, where it has some, or for all."""
     from sk_asd.systems import make_system
     from sk_asd.utils._system import extractors, networks
 

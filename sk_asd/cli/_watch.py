@@ -1,21 +1,32 @@
 """``sk-asd watch``: listen to machines as they run."""
 
-import argparse
 import contextlib
-import math
+import hashlib
+import json
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from sk_asd.cli._common import add_command, check_output, positive_int
-from sk_asd.cli._models import TRUST, add_trust, load_model
-from sk_asd.cli._watch_lines import emit
+from sk_asd.cli._common import (
+    add_command,
+    check_output,
+    count,
+    in_options,
+    not_negative,
+    number,
+    positive,
+    spoken,
+)
+from sk_asd.cli._models import TRUST, add_trust, open_model
 from sk_asd.utils._progress import Progress
-from sk_asd.utils._text import composed
 
 _BYTES = 2  # of a sample of raw PCM
 _READ = 65536
+_LARGEST = sys.float_info.max
+_FIRST = ("type", "machine", "section", "path", "message")  # keys of a line
+_FOR_SCORER = ("hop", "k_of_n", "hysteresis", "threshold", "silence", "clipping")
 
 _DESCRIPTION = f"""\
 Score sound as it comes, and raise alarms. SOURCE is a folder in which recordings arrive, or - for
@@ -55,39 +66,41 @@ def add_parser(commands):
     parser.add_argument("--section", metavar="S", help="its section (default: file names)")
     parser.add_argument(
         "--window",
-        type=_positive,
+        type=positive,
         metavar="SECONDS",
         help="window that is scored (default: length of the clips of training)",
     )
     parser.add_argument(
-        "--hop", type=_positive, metavar="SECONDS", help="from window to window (default: window)"
+        "--hop", type=positive, metavar="SECONDS", help="from window to window (default: window)"
     )
     parser.add_argument(
         "--k-of-n",
         nargs=2,
-        type=positive_int,
+        type=count,
         default=(3, 5),
         metavar=("K", "N"),
         help="alarm when K of the last N windows are abnormal (default: 3 5)",
     )
     parser.add_argument(
         "--hysteresis",
-        type=_not_negative,
+        type=not_negative,
         default=0.0,
         metavar="X",
         help="clear an alarm by windows that score X above the threshold (default: 0)",
     )
-    parser.add_argument("--threshold", type=_finite, metavar="X", help="instead of the model's")
+    parser.add_argument(
+        "--threshold", type=number(float), metavar="X", help="instead of the model's"
+    )
     parser.add_argument(
         "--drift",
-        type=positive_int,
+        type=number(int, 2),
         metavar="N",
         help="compare every N scores with those of training; not for detectors that know these by "
         "heart, such as networks",
     )
     parser.add_argument(
         "--silence",
-        type=_level,
+        type=_limit(number(float)),
         default="auto",
         metavar="DB",
         help="level below which the line is silent, in dB of an amplitude of 1, or none (default: "
@@ -95,20 +108,18 @@ def add_parser(commands):
     )
     parser.add_argument(
         "--clipping",
-        type=_magnitude,
+        type=_limit(positive),
         default="auto",
         metavar="LEVEL",
         help="magnitude of clipped samples, or none (default: 0.999; flat tops where training goes "
         "beyond 1)",
     )
-    parser.add_argument("--channel", type=int, default=0, metavar="C", help="from 0 (default: 0)")
+    parser.add_argument(
+        "--channel", type=number(int, 0), default=0, metavar="C", help="from 0 (default: 0)"
+    )
     pcm = parser.add_argument_group("standard input")
-    pcm.add_argument(
-        "--sr", type=positive_int, metavar="HZ", help="sample rate (default: the model's)"
-    )
-    pcm.add_argument(
-        "--channels", type=positive_int, default=1, metavar="N", help="channels (default: 1)"
-    )
+    pcm.add_argument("--sr", type=count, metavar="HZ", help="sample rate (default: the model's)")
+    pcm.add_argument("--channels", type=count, default=1, metavar="N", help="channels (default: 1)")
     folder = parser.add_argument_group("folder")
     folder.add_argument(
         "--state", metavar="PATH", help="remember there what has been scored, for the next start"
@@ -121,7 +132,7 @@ def add_parser(commands):
     ):
         folder.add_argument(
             f"--{name}",
-            type=_not_negative,
+            type=not_negative,
             default=seconds,
             metavar="SECONDS",
             help=f"{text} (default: {seconds:g})",
@@ -129,64 +140,44 @@ def add_parser(commands):
     add_trust(parser)
 
 
-def _finite(text):
-    value = float(text)
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"expected a finite number, found {text}")
-    return value
+def _limit(kind):
+    """Argument type: ``auto``, ``none`` or a number of a kind."""
 
+    def convert(text):
+        return {"auto": "auto", "none": None}[text] if text in ("auto", "none") else kind(text)
 
-def _level(text):
-    return text if text == "auto" else None if text == "none" else _finite(text)
-
-
-def _magnitude(text):
-    return text if text == "auto" else None if text == "none" else _positive(text)
-
-
-def _positive(text):
-    value = float(text)
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, found {text}")
-    return value
-
-
-def _not_negative(text):
-    value = float(text)
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of at least 0, found {text}")
-    return value
+    return convert
 
 
 def run(args):
     """Run the command."""
     check_args(args)
     progress = Progress(args.quiet)
-    progress(f"loading {args.model}")
-    system, header = load_model(args.model, trust=args.trust)
-    with Stopper() as stopper, contextlib.suppress(Stopped):
-        scorers = Scorers(system, header["sections"], args)
-        if args.source == "-":
-            watch_pcm(scorers, args, stopper, progress)
-        else:
-            from sk_asd.cli._watch_folder import watch_folder
+    system, header = open_model(args, progress)
+    from sk_asd.watching import StreamingScorers
 
-            watch_folder(scorers, args, stopper, progress)
+    options = vars(args)
+    with Stopper() as stopper, contextlib.suppress(Stopped), spoken(*options):
+        scorers = StreamingScorers(
+            system,
+            args.window,
+            sections=header["sections"],
+            machine=args.machine,
+            section=args.section,
+            sr=args.sr,
+            n_recent=args.drift,
+            **{name: options[name] for name in _FOR_SCORER},
+        )
+        watch = watch_pcm if args.source == "-" else watch_folder
+        watch(scorers, args, stopper, progress)
     return 0
 
 
 def check_args(args):
-    """Check before any work what can be checked.
-
-    Raises
-    ------
-    ValueError, OSError
-        If options do not go together, or the folder is not there.
-    """
-    if args.channel < 0:
-        raise ValueError(f"--channel {args.channel}: channels are counted from 0.")
-    if args.drift == 1:
-        raise ValueError("--drift 1: expected at least 2 scores to compare.")
+    """Check before any work what can be checked."""
+    k, n = args.k_of_n
+    if k > n:
+        raise ValueError(f"--k-of-n {k} {n}: expected K of at most N.")
     if args.source == "-":
         if args.state is not None:
             raise ValueError("--state is for a folder: standard input cannot be read again.")
@@ -213,15 +204,15 @@ class Stopper:
         self._before = {}
 
     def __enter__(self):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._before[number] = signal.signal(number, self._stop)
+        for code in (signal.SIGTERM, signal.SIGINT):
+            self._before[code] = signal.signal(code, self._stop)
         return self
 
     def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
+        for code, handler in self._before.items():
+            signal.signal(code, handler)
 
-    def _stop(self, number, frame):
+    def _stop(self, code, frame):
         self._asked = True
         if self._waiting:
             self._waiting = False
@@ -248,108 +239,25 @@ class Stopper:
             time.sleep(seconds)
 
 
-class Scorers:
-    """A StreamingScorer for every machine and section.
+def watch_folder(scorers, args, stopper, progress):
+    """Score recordings as they arrive."""
+    from sk_asd.watching import FolderWatcher
 
-    Parameters
-    ----------
-    system : Pipeline or outlier detector
-        The model.
-    sections : dict of str to list of str
-        Sections of each machine that it knows.
-    args : Namespace
-        Options.
-    """
+    with open(args.model, "rb") as file:
+        version = hashlib.file_digest(file, "sha256").hexdigest()
+    options = {name: getattr(args, name) for name in ("channel", "settle", "give_up", "state")}
 
-    def __init__(self, system, sections, args):
-        from sk_asd.utils._system import extractors
+    def tell(event):
+        line = asdict(event)
+        if event.message is not None:  # names of files are nothing to translate
+            parts = event.message.split(event.path)
+            line["message"] = event.path.join(in_options(part, *vars(args)) for part in parts)
+        emit(**line)
 
-        self.system = system
-        # As the names of folders are compared.
-        self.sections = {composed(machine): known for machine, known in sections.items()}
-        self._args = args
-        first = next(iter(extractors(system)), None)
-        self.sr = args.sr or getattr(first, "sr", None)
-        if self.sr is None:
-            raise ValueError(f"{args.model} does not say its sample rate: give --sr.")
-        self.window = args.window
-        if self.window is None:
-            if not hasattr(first, "n_samples_"):
-                raise ValueError(f"{args.model} does not say the length of clips: give --window.")
-            self.window = first.n_samples_ / first.sr
-        k, n = args.k_of_n
-        if k > n:
-            raise ValueError(f"--k-of-n {k} {n}: expected K of at most N.")
-        self._known = {}
-
-    def place(self, machine=None, section=None):
-        """Machine and section that the model knows by what options, or else names, say.
-
-        Raises
-        ------
-        ValueError
-            If that does not tell.
-        """
-        if not self.sections:  # sk_asd.save does not note them
-            return self._args.machine, self._args.section
-        machine = self._one_of("machine", machine, self.sections)
-        return machine, self._one_of("section", section, self.sections[machine])
-
-    def _one_of(self, kind, value, known):
-        from sk_asd.datasets._names import section_name
-
-        given = getattr(self._args, kind)
-        name = value if given is None else given
-        normal = section_name if kind == "section" else composed
-        name = None if name is None else normal(name)
-        spelt = {normal(one): one for one in known}
-        if name in spelt:
-            return spelt[name]
-        if name is None and len(known) == 1:
-            return next(iter(known))
-        known = ", ".join(known)
-        if given is not None:
-            raise ValueError(f"--{kind} {given}: the model knows {known}.")
-        found = f"no {kind} is known" if name is None else f"{kind} {name} is not known"
-        raise ValueError(f"{found}; give --{kind}, one of {known}.")
-
-    def __call__(self, place):
-        """Scorer of a machine and section."""
-        if place not in self._known:
-            from sk_asd.watching import StreamingScorer
-
-            machine, section = place
-            self._known[place] = StreamingScorer(
-                self.system,
-                self.window,
-                self._args.hop,
-                k_of_n=tuple(self._args.k_of_n),
-                hysteresis=self._args.hysteresis,
-                threshold=self._args.threshold,
-                sr=self.sr,
-                machine=machine,
-                section=section,
-                labels=dict.fromkeys(("domain", "split", "label")),
-                drift=self._drift(place),
-                silence=self._args.silence,
-                clipping=self._args.clipping,
-            )
-        return self._known[place]
-
-    def _drift(self, place):
-        if self._args.drift is None:
-            return None
-        from sk_asd.ensemble._by_columns import rows_by_group
-        from sk_asd.utils._system import System
-        from sk_asd.watching import DriftMonitor
-
-        system = System(self.system)
-        scores, groups = system.known()
-        names = dict(zip(("machine", "section"), place))
-        group = tuple(names.get(column) for column in system.columns)
-        rows = rows_by_group(groups).get(group[0] if len(group) == 1 else group)
-        scores = scores if rows is None else scores[rows]
-        return DriftMonitor(scores, n_recent=self._args.drift, random_state=0)
+    with FolderWatcher(scorers, args.source, version=version, **options) as watcher:
+        progress(f"watching {watcher.folder}, windows of {scorers.window:g} s")
+        while watcher.look(tell, stopper.check) or not args.once:
+            stopper.sleep(args.poll)
 
 
 def watch_pcm(scorers, args, stopper, progress):
@@ -357,7 +265,8 @@ def watch_pcm(scorers, args, stopper, progress):
     import numpy as np
 
     place = scorers.place()
-    scorer = scorers(place)
+    scorer = scorers[place]
+    labels = dict(zip(("machine", "section"), place))
     frame = _BYTES * args.channels
     progress(f"listening at {scorers.sr} Hz, windows of {scorers.window:g} s")
     rest = b""
@@ -372,9 +281,24 @@ def watch_pcm(scorers, args, stopper, progress):
             rest = data[whole:]
             samples = np.frombuffer(data[:whole], "<i2")[args.channel :: args.channels]
             for event in scorer.feed(samples):
-                emit(place, event)
+                emit(**labels, **asdict(event))
     finally:
         for event in scorer.finish():
-            emit(place, event)
+            emit(**labels, **asdict(event))
     if rest:
-        emit(place, message=f"the last {len(rest)} bytes are no whole frame of {frame} bytes")
+        message = f"the last {len(rest)} bytes are no whole frame of {frame} bytes"
+        emit(type="error", **labels, message=message)
+
+
+def emit(**known):
+    """Write what is known of an event as a line of JSON."""
+    line = {name: known[name] for name in _FIRST if known.get(name) is not None}
+    if line["type"] != "error":
+        for name in ("start", "end"):
+            line[name] = None if known[name] is None else round(known[name], 6)
+        line |= {k: v for k, v in known.items() if v is not None and k not in line}
+    for name in line.keys() & {"score", "threshold"}:  # JSON has no infinity
+        line[name] = max(-_LARGEST, min(line[name], _LARGEST))
+    # One call, so that no line is ever written in part.
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()

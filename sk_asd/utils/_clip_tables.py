@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from sk_asd.utils._text import composed
+
 
 def names(column):
     """Sorted values of a text column, without the missing ones."""
@@ -28,3 +30,23 @@ def inventory(clips):
         (len(sections.dropna(how="all")), "section"),
     ]
     return ", ".join(f"{n} {word}{'' if n == 1 else 's'}" for n, word in parts if n)
+
+
+def only_machines(clips, machines, root):
+    """Clips of some machines; None keeps all.
+
+    Raises
+    ------
+    ValueError
+        If there is no such machine in the folder `root`; the message says which there are.
+    """
+    if machines is None:
+        return clips
+    found = names(clips["machine"])
+    machines = [composed(machine) for machine in machines]
+    unknown = [machine for machine in machines if machine not in found]
+    if unknown:
+        raise ValueError(
+            f"machines={' '.join(unknown)}: not in {root}; found {', '.join(found) or 'none'}."
+        )
+    return clips[clips["machine"].isin(machines)]

@@ -22,6 +22,11 @@ def printable(text):
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
+def one_line(message):
+    """Text without line breaks, nor anything else that moves the cursor."""
+    return printable(" ".join(str(message).split()))
+
+
 def listed(items, shown=5):
     """Some names for a message: ``a, b, ... (7 in all)``."""
     items = list(items)

@@ -6,9 +6,9 @@ from datetime import datetime
 import numpy as np
 import pytest
 
-from sk_asd.cli._models import load_model, read_header
 from sk_asd.datasets import load_clips
 from sk_asd.datasets._audio import write_audio
+from sk_asd.persistence._models import load_model, read_header
 
 SR = 16000
 

@@ -7,10 +7,10 @@ import onnxruntime
 import pytest
 
 from sk_asd.cli import _export
-from sk_asd.cli._models import load_model
 from sk_asd.datasets import load_clips
 from sk_asd.datasets._audio import read_audio
 from sk_asd.metrics import anomaly_score
+from sk_asd.persistence._models import load_model
 
 
 def test_scores_of_the_graph(run, folder, model, tmp_path, monkeypatch):

@@ -11,9 +11,10 @@ from safetensors import safe_open
 import sk_asd
 from sk_asd import _versions
 from sk_asd.cli import main
-from sk_asd.cli._models import check_model, load_model, read_header
+from sk_asd.cli._models import check_model
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.detectors import KNNDetector
+from sk_asd.persistence._models import load_model, read_header
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def test_a_pickle_with_another_name_is_not_loaded(name, tmp_path, capsys):
     assert main(command) == 2
     assert "it seems to be a pickle" in capsys.readouterr().err
     with pytest.raises(ValueError, match="it seems to be a pickle"):
-        load_model(file, trust=True)
+        load_model(file)
     assert not (tmp_path / "trace").exists()
     load_model(file.rename(tmp_path / "model.joblib"))  # it would have gone off
     assert (tmp_path / "trace").exists()

@@ -11,10 +11,10 @@ import time
 import pytest
 
 from sk_asd.cli import main
-from sk_asd.cli._models import load_model
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.evaluation._folder import EvaluationFolder
 from sk_asd.evaluation._units import Unit
+from sk_asd.persistence._models import load_model
 
 SOUNDS = {"n_train": 6, "n_test": 4, "n_target_train": 2, "duration": 0.6, "random_state": 0}
 POOLING = ["--system", "pooling", "--n-fft", "512", "--n-mels", "16", "--explain", "0"]

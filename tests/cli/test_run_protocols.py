@@ -11,7 +11,6 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import Pipeline
 
 from sk_asd import systems
-from sk_asd.cli._models import load_model, read_header
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.domains import DomainClassifier, DomainNormalizedDetector
 from sk_asd.ensemble import ScoreEnsemble
@@ -19,6 +18,7 @@ from sk_asd.evaluation._choices import DETECTORS
 from sk_asd.evaluation._protocols import PROTOCOLS
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import dcase_score, dcase_scores
+from sk_asd.persistence._models import load_model, read_header
 from sk_asd.systems import make_pooling
 
 SOUNDS = {"n_train": 8, "n_test": 8, "n_target_train": 3, "duration": 0.6, "random_state": 0}

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from sk_asd.cli._models import load_model
 from sk_asd.datasets import load_clips
 from sk_asd.metrics import anomaly_score
+from sk_asd.persistence._models import load_model
 from sk_asd.utils import _system
 
 

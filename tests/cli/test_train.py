@@ -9,9 +9,10 @@ import warnings
 import joblib
 import pytest
 
-from sk_asd.cli import _models, main
-from sk_asd.cli._models import load_model
+from sk_asd.cli import main
 from sk_asd.datasets import load_clips
+from sk_asd.persistence import _models
+from sk_asd.persistence._models import load_model
 
 
 def test_training_says_what_it_did(run, folder, tmp_path):
@@ -308,7 +309,7 @@ def test_sound_model_loads_without_a_word(model, pickled, capsys):
     for path, kind in ((model, 2), (pickled, "sk_asd model 1")):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            pipeline, header = _models.load_model(path, trust=True)
+            pipeline, header = _models.load_model(path)
         assert header["format"] == kind
         assert hasattr(pipeline, "score_samples")
     assert capsys.readouterr().err == ""

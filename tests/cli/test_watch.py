@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,12 @@ import soundfile as sf
 from sklearn.pipeline import make_pipeline
 
 import sk_asd
-from sk_asd.cli import _watch, _watch_folder
-from sk_asd.cli._models import load_model, save_model
+from sk_asd.cli import _watch
 from sk_asd.datasets._audio import write_audio
 from sk_asd.detectors import MahalanobisDetector
 from sk_asd.ensemble import GroupedDetector
 from sk_asd.features import LogMel, TimePooling
+from sk_asd.persistence._models import load_model, save_model
 from sk_asd.watching import StreamEvent, StreamingScorer
 
 SR = 2000
@@ -280,18 +281,18 @@ def test_lines_that_cannot_be_written_are_written_at_the_next_start(
     record(folder / "a.wav")
     argv = (folder, "--model", fan, "--state", state, *QUICK)
 
-    def full(*args, **kwargs):
+    def full(**known):
         raise OSError("No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(_watch_folder, "emit", full)
+        patch.setattr(_watch, "emit", full)
         with pytest.raises(OSError, match="No space left"):
             watch(*argv)
     assert [line["type"] for line in watch(*argv)] == ["score"] * 3
 
 
 def test_infinite_scores_are_json(capsys):
-    _watch.emit((None, None), StreamEvent("score", 0.0, 1.0, -np.inf, -1.0))
+    _watch.emit(**asdict(StreamEvent("score", 0.0, 1.0, -np.inf, -1.0)))
 
     def refuse(name):
         raise ValueError(name)
@@ -415,25 +416,6 @@ def test_a_process_that_is_stopped_and_started_again(fan, tmp_path):
     assert found == [(f"{i}.wav", second) for i in range(9) for second in range(3)]
 
 
-def test_memory_forgets_what_has_been_away_for_long(tmp_path):
-    from sk_asd.cli._watch_folder import _FORGET, Memory
-
-    memory = Memory(tmp_path / "state", "model")
-    for name in ("a.wav", "b.wav", "odd\udcff.wav"):
-        memory.put(name, (1, 2))
-    memory.forget({"b.wav"}, 0.0)
-    memory.forget({"a.wav", "b.wav"}, 10.0)  # it is back
-    memory.forget({"b.wav"}, 20.0)
-    memory.forget({"b.wav"}, _FORGET + 15.0)
-    assert memory.done.keys() == {"a.wav", "b.wav"}
-    with pytest.raises(OSError, match="state: database is locked"):
-        Memory(tmp_path / "state", "model")
-    memory.close()
-    again = Memory(tmp_path / "state", "model")
-    assert again.done == {"a.wav": (1, 2), "b.wav": (1, 2)}
-    again.close()
-
-
 def test_wrong_options(watch, model, fan, tmp_path):
     def refuses(error, match, *argv):
         with pytest.raises(error, match=match):
@@ -447,7 +429,8 @@ def test_wrong_options(watch, model, fan, tmp_path):
     refuses(ValueError, "--machine car: the model knows fan, pump", *stdin, "--machine", "car")
     refuses(ValueError, "no machine is known", *stdin)
     refuses(ValueError, "expected K of at most N", *stdin, "--k-of-n", 3, 2)
-    refuses(ValueError, "at least 2 scores", *stdin, "--drift", 1)
+    refuses(SystemExit, "2", *stdin, "--drift", 1)
+    refuses(SystemExit, "2", *stdin, "--channel", -1)
     refuses(SystemExit, "2", *stdin, "--threshold", "nan")
     folder = (tmp_path, "--model", fan, "--state")
     refuses(FileNotFoundError, "does not exist", *folder, tmp_path / "a" / "b")

@@ -14,8 +14,9 @@ import time
 import numpy as np
 import pytest
 
-from sk_asd.cli import _watch_folder, main
+from sk_asd.cli import _watch, main
 from sk_asd.datasets._audio import write_audio
+from sk_asd.watching import _folder
 
 SR = 2000
 FEATURES = ["--sr", SR, "--n-fft", 256, "--hop-length", 128, "--n-mels", 12]
@@ -93,14 +94,14 @@ def test_other_options(watch, incoming, wrong, message):
 @pytest.mark.parametrize("error", [RuntimeError("odd"), MemoryError(), KeyError("k"), OSError(5)])
 def test_whatever_happens_the_next_recording_is_scored(watch, incoming, monkeypatch, error):
     with monkeypatch.context() as patch:
-        info = _watch_folder.audio_info
+        info = _folder.audio_info
 
         def fail(path):
             if path.name == "1.wav":
                 raise error
             return info(path)
 
-        patch.setattr(_watch_folder, "audio_info", fail)
+        patch.setattr(_folder, "audio_info", fail)
         found = watch(incoming, "--machine", "fan")
     assert sorted(found) == sorted([FAILED[1], *SCORED[:1], *SCORED[2:]])
     (line,) = (line for line in watch.lines if line["type"] == "error")
@@ -110,7 +111,7 @@ def test_whatever_happens_the_next_recording_is_scored(watch, incoming, monkeypa
 
 def test_a_disk_that_comes_back(model, incoming, monkeypatch, capsys):
     """Named once, and tried at every look."""
-    info, calls = _watch_folder.audio_info, []
+    info, calls = _folder.audio_info, []
 
     def fail(path):
         calls.append(path.name)
@@ -121,13 +122,13 @@ def test_a_disk_that_comes_back(model, incoming, monkeypatch, capsys):
     class Done(BaseException):
         pass
 
-    def emit(*args, emit=_watch_folder.emit, **more):
-        emit(*args, **more)
-        if more["path"] == "1.wav" and "message" not in more:
+    def emit(emit=_watch.emit, **known):
+        emit(**known)
+        if known["path"] == "1.wav" and known["type"] != "error":
             raise Done
 
-    monkeypatch.setattr(_watch_folder, "audio_info", fail)
-    monkeypatch.setattr(_watch_folder, "emit", emit)
+    monkeypatch.setattr(_folder, "audio_info", fail)
+    monkeypatch.setattr(_watch, "emit", emit)
     argv = (incoming, "--model", model, "--machine", "fan", *QUICK[1:])
     with pytest.raises(Done):
         main(["watch", *map(str, argv)])
@@ -227,8 +228,8 @@ def test_a_damaged_state_is_refused_and_left_as_it_is(run, watch, model, incomin
 def test_what_a_killed_start_has_left_is_removed(watch, model, incoming, tmp_path):
     code = """
 import os, signal, sys
-from sk_asd.cli import main, _watch_folder
-_watch_folder.os.link = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
+from sk_asd.cli import main
+os.link = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
 main(sys.argv[1:])
 """
     state = tmp_path / "watch.state"

@@ -5,8 +5,8 @@ import csv
 import pandas as pd
 import pytest
 
-from sk_asd.cli._evaluate import read_scores
 from sk_asd.datasets._csv import csv_rows, read_table, write_table
+from sk_asd.metrics._score_file import read_scores
 
 TEXT = "path,score\nfan/a.wav,-0.5\nfan/b.wav,1.5\n"
 ODD = [

@@ -12,10 +12,10 @@ import pytest
 import soundfile as sf
 
 from sk_asd.cli import main
-from sk_asd.cli._evaluate import read_scores
 from sk_asd.datasets import check_clips, load_clips
 from sk_asd.datasets._audio import write_audio
 from sk_asd.metrics import read_submission
+from sk_asd.metrics._score_file import read_scores
 
 N_NAMES = 1000
 SR = 16000

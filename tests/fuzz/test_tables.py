@@ -2,9 +2,9 @@
 
 import pytest
 
-from sk_asd.cli._evaluate import read_scores
 from sk_asd.datasets import load_clips
 from sk_asd.metrics import read_submission
+from sk_asd.metrics._score_file import read_scores
 
 N_MUTATIONS, N_NOISE = 200, 20  # of each kind of file
 N_CLIPS = 4

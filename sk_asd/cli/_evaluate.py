@@ -25,7 +25,8 @@ _DESCRIPTION = """\
 Evaluate scores with the official metrics of DCASE Task 2, in percent per machine and section.
 
 SCORES is a csv file with the columns path (relative to DIR) and score (high = normal), as
-`sk-asd score` writes it; a column threshold is used by the report. The labels come from DIR."""
+`sk-asd score` writes it; with a column threshold precision, recall and F1 of the decisions are
+given, too. The labels come from DIR."""
 
 
 def add_parser(commands):
@@ -62,11 +63,15 @@ def run(args):
     clips = load_table(args.dir, ground_truth=args.ground_truth)
     clips, scores = match(clips, scores, args.dir, args.scores, args.machine)
     progress(f"evaluating {len(clips)} clips")
+    import numpy as np
+
     from sk_asd.metrics import dcase_scores
     from sk_asd.metrics._dcase import NO_DOMAIN, rules_for
 
     rules = args.rules or rules_for(clips)
-    table = dcase_scores(clips, scores["score"], rules=rules)
+    known = "threshold" in scores.columns
+    decisions = np.where(scores["score"] >= scores["threshold"], 1, -1) if known else None
+    table = dcase_scores(clips, scores["score"], decisions, rules=rules)
     if args.out:
         from sk_asd.datasets._csv import write_table
 
@@ -79,9 +84,7 @@ def run(args):
             args.report,
             clips,
             {name: scores["score"].to_numpy()},
-            thresholds=(
-                {name: scores["threshold"].to_numpy()} if "threshold" in scores.columns else None
-            ),
+            thresholds={name: scores["threshold"].to_numpy()} if known else None,
             rules=rules,
             settings={"Scores": args.scores, "Recordings": args.dir},
         )
@@ -195,7 +198,7 @@ def match(clips, scores, root, source, machines=None):
 
 
 def percent(table):
-    """Official table as text, in percent."""
-    from sk_asd.inspection._report import percent_rows
+    """Official table as text, in percent, and below it that of decisions."""
+    from sk_asd.inspection._report import apart, percent_rows
 
-    return format_table(*percent_rows(table))
+    return "\n\n".join(format_table(*percent_rows(part)) for part in apart(table).values())

@@ -198,7 +198,8 @@ def match(clips, scores, root, source, machines=None):
 
 
 def percent(table):
-    """Official table as text, in percent, and below it that of decisions."""
+    """Official table as text, in percent, the total at the end, and that of decisions above it."""
     from sk_asd.inspection._report import apart, percent_rows
 
-    return "\n\n".join(format_table(*percent_rows(part)) for part in apart(table).values())
+    parts = reversed(apart(table).values())
+    return "\n\n".join(format_table(*percent_rows(part)) for part in parts)

@@ -38,7 +38,7 @@ def test_whole_demo(run, small, tmp_path):
     scores = out_dir / "scores_pooling.csv"
     status, tables, _ = run("evaluate", scores, out_dir / "data", "--quiet")
     assert status == 0
-    official, _ = tables.split("\n\n")
+    _, official = tables.split("\n\n")
     assert official in out
     again = tmp_path / "again.csv"
     model = out_dir / "model_pooling.skasd"

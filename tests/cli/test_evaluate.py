@@ -15,7 +15,7 @@ from sk_asd.metrics import dcase_scores
 def test_perfect_scores_give_100_percent(run, folder, scores):
     status, out, err = run("evaluate", scores, folder, "--quiet")
     assert (status, err) == (0, "")
-    official, decisions = ([line.split() for line in t.splitlines()] for t in out.split("\n\n"))
+    decisions, official = ([line.split() for line in t.splitlines()] for t in out.split("\n\n"))
     assert official[0] == ["machine", "section", "AUC", "source", "AUC", "target", "pAUC", "hmean"]
     assert official[1] == ["fan", "00", "100.00", "100.00", "100.00", "100.00"]
     assert official[-1][-1] == "100.00"
@@ -46,7 +46,7 @@ def test_table_is_the_official_one(run, folder, scores, tmp_path):
     written = pd.read_csv(out_file, dtype={"section": str})
     numbers = expected.select_dtypes(float)
     np.testing.assert_allclose(written[numbers.columns], numbers)
-    official, decisions = (text.splitlines() for text in out.split("\n\n"))
+    decisions, official = (text.splitlines() for text in out.split("\n\n"))
     assert official[-1].split()[-1] == f"{100 * numbers['hmean'].iloc[-1]:.2f}"
     assert decisions[1].split()[-1] == f"{100 * numbers['f1_target'].iloc[0]:.2f}"
 

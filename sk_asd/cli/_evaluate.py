@@ -18,7 +18,8 @@ _DESCRIPTION = """\
 Evaluate scores with the official metrics of DCASE Task 2, in percent per machine and section.
 
 SCORES is a csv file with the columns path (relative to DIR) and score (high = normal), as
-`sk-asd score` writes it; a column threshold is used by the report. The labels come from DIR."""
+`sk-asd score` writes it; with a column threshold precision, recall and F1 of the decisions are
+given, too. The labels come from DIR."""
 
 
 def add_parser(commands):
@@ -40,6 +41,8 @@ def run(args):
         check_output(args.report, "--report")
         check_report()
     progress = Progress(args.quiet)
+    import numpy as np
+
     from sk_asd.metrics import dcase_scores
     from sk_asd.metrics._dcase import NO_DOMAIN, rules_for
     from sk_asd.metrics._score_file import scored_clips
@@ -49,7 +52,9 @@ def run(args):
         clips, scores = scored_clips(args.scores, clips, args.dir, args.machine)
     progress(f"evaluating {len(clips)} clips")
     rules = args.rules or rules_for(clips)
-    table = dcase_scores(clips, scores["score"], rules=rules)
+    known = "threshold" in scores.columns
+    decisions = np.where(scores["score"] >= scores["threshold"], 1, -1) if known else None
+    table = dcase_scores(clips, scores["score"], decisions, rules=rules)
     if args.out:
         from sk_asd.datasets._csv import write_table
 
@@ -62,9 +67,7 @@ def run(args):
             args.report,
             clips,
             {name: scores["score"].to_numpy()},
-            thresholds=(
-                {name: scores["threshold"].to_numpy()} if "threshold" in scores.columns else None
-            ),
+            thresholds={name: scores["threshold"].to_numpy()} if known else None,
             rules=rules,
             settings={"Scores": args.scores, "Recordings": args.dir},
         )
@@ -76,7 +79,8 @@ def run(args):
 
 
 def percent(table):
-    """Official table as text, in percent."""
-    from sk_asd.inspection._report import percent_rows
+    """Official table as text, in percent, the total at the end, and that of decisions above it."""
+    from sk_asd.inspection._report import apart, percent_rows
 
-    return format_table(*percent_rows(table))
+    parts = reversed(apart(table).values())
+    return "\n\n".join(format_table(*percent_rows(part)) for part in parts)

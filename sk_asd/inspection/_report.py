@@ -16,20 +16,13 @@ from sk_asd.inspection._report_clips import shown_clips
 from sk_asd.inspection._roc import RocDisplay
 from sk_asd.inspection._score_distribution import ScoreDistributionDisplay, score_table
 from sk_asd.metrics import dcase_scores
-from sk_asd.metrics._dcase import is_test, rules_for
+from sk_asd.metrics._dcase import DECIDED, is_test, rules_for
 from sk_asd.utils._checked_scores import checked_scores
 from sk_asd.utils._files import replacing
 from sk_asd.utils._labels import label_kinds
 
 N_ABNORMAL = 5  # clips listed per machine, section and system
-_HEADERS = {
-    "auc_source": "AUC source",
-    "auc_target": "AUC target",
-    "auc": "AUC",
-    "pauc": "pAUC",
-    "pauc_source": "pAUC source",
-    "pauc_target": "pAUC target",
-}
+_WORDS = {"auc": "AUC", "pauc": "pAUC", "f1": "F1"}  # in names of columns
 
 
 def write_report(
@@ -48,7 +41,8 @@ def write_report(
     """Write a report of the scores of test clips as one HTML file.
 
     The file needs nothing else: styles, figures and sounds are inside, and no request leaves it.
-    It holds the official table of every system, and for every machine its own tables, for every
+    It holds the official table of every system and, where thresholds are known, precision, recall
+    and F1 of its decisions, and for every machine its own tables, for every
     section of it histograms of the scores, ROC curves with the region of the partial AUC and a list
     of the most abnormal clips, and then those clips that are explained.
 
@@ -131,7 +125,9 @@ def write_report(
         undefined=jinja2.StrictUndefined,
     ).get_template("report.html")
     rules = rules_for(clips) if rules is None else rules
-    tables = list(_tables(clips, scores, rules, parts))
+    decisions = {name: np.where(scores[name] < t, -1, 1) for name, t in thresholds.items()}
+    systems = {name: (values, decisions.get(name)) for name, values in scores.items()}
+    tables = list(_tables(clips, systems, rules, parts))
     html = template.render(
         title=title,
         overview=_overview(clips, scores, rules, settings or {}),
@@ -184,7 +180,17 @@ def percent_rows(table):
         [100.0 * cell if number else cell for cell, number in zip(row, numeric)]
         for row in table.itertuples(index=False)
     ]
-    return [_HEADERS.get(name, name) for name in table.columns], rows
+    headers = [" ".join(_WORDS.get(w, w) for w in name.split("_")) for name in table.columns]
+    return headers, rows
+
+
+def apart(table):
+    """An official table without decisions, and one of these, where they are in it, by a heading."""
+    decided = [name for name in table.columns if name.startswith(DECIDED)]
+    tables = {"": table.drop(columns=decided)}
+    if decided:
+        tables["decisions"] = table[["machine", "section", *decided]]
+    return tables
 
 
 def _check_scores(scores, clips, what, may_be_empty=False):
@@ -228,14 +234,17 @@ def _overview(clips, scores, rules, settings):
     ]
 
 
-def _tables(clips, scores, rules, parts):
+def _tables(clips, systems, rules, parts):
     """Official tables of all systems and parts: names, headers, texts, and columns of numbers."""
-    for name, values in scores.items():
+    for name, (scores, decisions) in systems.items():
         for part in [None] if parts is None else dict.fromkeys(parts):
             rows = slice(None) if part is None else parts == part
-            headers, cells = percent_rows(dcase_scores(clips[rows], values[rows], rules=rules))
-            heading = name if part is None else f"{name}, {part}"
-            yield heading, headers, _formatted(cells), [i > 1 for i in range(len(headers))]
+            decided = None if decisions is None else decisions[rows]
+            figures = dcase_scores(clips[rows], scores[rows], decided, rules=rules)
+            for what, table in apart(figures).items():
+                headers, cells = percent_rows(table)
+                heading = ", ".join(filter(None, (name, part, what)))
+                yield heading, headers, _formatted(cells), [i > 1 for i in range(len(headers))]
 
 
 def _plain_table(table):

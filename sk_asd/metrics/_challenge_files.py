@@ -9,7 +9,7 @@ import pandas as pd
 
 from sk_asd.datasets._csv import NO_TEXT, csv_rows, quoting
 from sk_asd.datasets._names import section_name, stem_of, without_suffix
-from sk_asd.metrics._dcase import DOMAINS, _aligned, _year, is_test
+from sk_asd.metrics._dcase import DOMAINS, _aligned, _year, alarms, is_test
 from sk_asd.utils._containers import column_of
 from sk_asd.utils._files import replacing
 from sk_asd.utils._text import composed
@@ -94,7 +94,7 @@ def write_submission(clips, scores, decisions, folder, *, rules=2022):
         )
     columns = ["anomaly_score"]
     if decisions is not None and year > 2020:
-        table["decision_result"] = _anomalies(decisions, clips)[table["row"]]
+        table["decision_result"] = alarms(decisions, clips, table["row"]).astype(int)
         columns.append("decision_result")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -202,24 +202,6 @@ def _table(clips, year):
         stem = table["stem"][repeated].iloc[0]
         raise ValueError(f"Two test clips of one machine and section are called {stem}.")
     return table
-
-
-def _anomalies(decisions, clips):
-    """Decisions as integers, 1 for an anomaly."""
-    both = isinstance(decisions, pd.Series) and isinstance(clips, pd.DataFrame)
-    if both and not decisions.index.equals(clips.index):
-        raise ValueError("The index of decisions is not that of the clips.")
-    decisions = np.asarray(decisions)
-    if decisions.shape != (len(clips),):
-        raise ValueError(
-            f"decisions must be one-dimensional with one value for each of the {len(clips)} clips, "
-            f"got shape {decisions.shape}."
-        )
-    if not np.isin(decisions, (1, -1)).all():
-        raise ValueError(
-            f"decisions must be 1 (normal) or -1 (anomaly), found {np.unique(decisions).tolist()}."
-        )
-    return (decisions == -1).astype(int)
 
 
 def _groups(table, year):

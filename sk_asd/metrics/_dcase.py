@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pandas as pd
 from scipy.stats import hmean, rankdata
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import precision_recall_fscore_support, roc_auc_score
 
 from sk_asd.utils._containers import column_of, is_labelled
 from sk_asd.utils._labels import ANOMALY, NORMAL, kinds_of_labels
@@ -18,6 +18,7 @@ COLUMNS = {
     2021: ("auc_source", "auc_target", "pauc_source", "pauc_target"),
     2020: ("auc", "pauc"),
 }
+DECIDED = ("precision", "recall", "f1")
 NO_DOMAIN = (
     "No test clip has a domain: figures by the rules of 2020, AUC and partial AUC of all clips."
 )
@@ -28,7 +29,7 @@ class NotMeasurable(ValueError):  # noqa: N818
     """No section has test clips of both classes, or none of the domains that the rules need."""
 
 
-def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
+def dcase_scores(clips, scores, decisions=None, *, rules=None, max_fpr=0.1):
     """Compute the official metrics of DCASE Task 2 per section, per machine and in total.
 
     Only test clips with a label count. Rows whose ``split`` is not ``"test"`` (training and
@@ -46,6 +47,10 @@ def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
     scores : array-like of shape (n_clips,)
         Scores as `score_samples` gives them: high = normal. One for every row of `clips`, the
         ignored ones too. A Series must have the index of `clips`, in any order.
+    decisions : array-like of shape (n_clips,), default=None
+        Decisions as `predict` gives them, 1 normal, -1 anomaly; with them the table has precision,
+        recall and F1 of the anomalies as well. They count for no mean over metrics and so not for
+        the official score.
     rules : {2020, 2021, 2022}, default=None
         Year of the rules. Those of 2022 also hold for the years after it. None: 2022, but 2020,
         with a warning, where no normal test clip has a domain.
@@ -65,8 +70,13 @@ def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
         - 2021: ``auc_source``, ``auc_target``, ``pauc_source``, ``pauc_target``, ``hmean``;
         - 2020: ``auc``, ``pauc``, ``mean``.
 
+        Then, with `decisions`, ``precision_source``, ``recall_source``, ``f1_source``,
+        ``precision_target``, ``recall_target`` and ``f1_target``; in 2020 ``precision``, ``recall``
+        and ``f1``.
+
         A metric of a domain of which a section has no test clips is NaN, and so are all of a
-        section that has test clips of one class only.
+        section that has test clips of one class only. So are precision, recall and F1 of a domain
+        that has clips of one class only.
 
     Raises
     ------
@@ -74,8 +84,8 @@ def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
         If `clips` is neither a DataFrame nor a labelled array.
     ValueError
         If a column is missing or has an unknown value, the numbers of clips and scores differ, a
-        score is NaN or +inf, no labelled test clip is there, or no section has clips of both
-        classes.
+        score is NaN or +inf, a decision is neither 1 nor -1, no labelled test clip is there, or no
+        section has clips of both classes.
 
     Warns
     -----
@@ -105,11 +115,20 @@ def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
 
     2020: means are arithmetic; the total is the mean over machines of their means over sections.
 
+    Precision, recall and F1 of a domain are those of its own clips alone, its normal clips and its
+    own anomalies, in 2021 and 2022 alike, as in the organisers' evaluators ([1]_, [2]_): unlike the
+    AUC they know nothing of the anomalies of the other domain, and an anomaly without a domain
+    counts for none. Where no clip is called an anomaly all three are 0. The rules of 2020 asked for
+    no decisions; figures of all clips are ours.
+
     References
     ----------
     Dohi et al., "Description and discussion on DCASE 2022 Challenge Task 2", DCASE Workshop 2022,
     equations 1 to 3; McClish, "Analyzing a portion of the ROC curve", Medical Decision Making
     9(3), 1989.
+
+    .. [1] https://github.com/Kota-Dohi/dcase2022_evaluator
+    .. [2] https://github.com/y-kawagu/dcase2021_task2_evaluator
 
     Examples
     --------
@@ -128,16 +147,31 @@ def dcase_scores(clips, scores, *, rules=None, max_fpr=0.1):
     0     fan      00         1.0        0.75  0.737  0.813
     1     fan   hmean         1.0        0.75  0.737  0.813
     2   total   hmean         1.0        0.75  0.737  0.813
+
+    With a threshold of 0.5 one normal clip of the target domain is called an anomaly:
+
+    >>> table = dcase_scores(clips, [0.9, 0.8, 0.7, 0.3, 0.4, 0.1], [1, 1, 1, -1, -1, -1])
+    >>> table[["precision_source", "recall_source", "precision_target", "recall_target"]][:1]
+       precision_source  recall_source  precision_target  recall_target
+    0               1.0            1.0               0.5            1.0
     """
     year = _year(rules, clips)
     test = _test_table(clips, scores, year)
+    if decisions is not None:
+        test["alarm"] = alarms(decisions, clips, test.index)
     metrics = {2020: _metrics_2020, 2021: _metrics_2021, 2022: _metrics_2022}[year]
-    keys, rows = [], []
-    for key, parts in _sections(test, year):
-        keys.append(key)
-        rows.append(metrics(parts, max_fpr))
-    table = pd.DataFrame(rows, columns=COLUMNS[year], dtype=float)
-    return _with_totals(keys, table, "mean" if year == 2020 else "hmean")
+    keys, sections = zip(*_sections(test, year))
+    mean = "mean" if year == 2020 else "hmean"
+    rows = [metrics(parts, max_fpr) for parts in sections]
+    rows = pd.DataFrame(rows, columns=COLUMNS[year], dtype=float)
+    table = _with_totals(keys, rows, mean)
+    if decisions is None:
+        return table
+    domains = [""] if year == 2020 else [f"_{domain}" for domain in DOMAINS]
+    columns = [metric + domain for domain in domains for metric in DECIDED]
+    rows = [_metrics_of_decisions(parts, year) for parts in sections]
+    rows = pd.DataFrame(rows, columns=columns, dtype=float)
+    return table.join(_with_totals(keys, rows, mean)[columns])
 
 
 def dcase_score(clips, scores, *, rules=None, max_fpr=0.1):
@@ -174,6 +208,38 @@ def dcase_score(clips, scores, *, rules=None, max_fpr=0.1):
     1.0
     """
     return float(dcase_scores(clips, scores, rules=rules, max_fpr=max_fpr).iloc[-1, -1])
+
+
+def alarms(decisions, clips, rows):
+    """Whether some of the clips are called anomalies, by decisions as `predict` gives them.
+
+    Parameters
+    ----------
+    decisions : array-like of shape (n_clips,)
+        1 normal, -1 anomaly.
+    clips : DataFrame or DataArray
+        The clips.
+    rows : array-like of int
+        Positions of those that count.
+
+    Returns
+    -------
+    ndarray of bool
+        For each of `rows`.
+
+    Raises
+    ------
+    ValueError
+        If there is not one for each clip, or a decision that counts is neither 1 nor -1.
+    """
+    values = _aligned(decisions, clips, "decisions")[rows]
+    bad = ~np.isin(values, (1, -1))
+    if bad.any():
+        raise ValueError(
+            f"decisions must be 1 (normal) or -1 (anomaly), found {values[bad][0]:g} "
+            f"({bad.sum()} of {len(values)} clips)."
+        )
+    return values == -1
 
 
 def is_test(clips):
@@ -274,24 +340,24 @@ def _test_table(clips, scores, year):
     return table
 
 
-def _aligned(scores, clips):
-    """Scores as a float64 array in the order of the clips."""
-    if np.ndim(scores) != 1 or len(scores) != len(clips):
+def _aligned(values, clips, what="scores"):
+    """Scores or decisions as a float64 array in the order of the clips."""
+    if np.ndim(values) != 1 or len(values) != len(clips):
         raise ValueError(
-            "scores must be one-dimensional with one value for each of the "
-            f"{len(clips)} clips, got shape {np.shape(scores)}."
+            f"{what} must be one-dimensional with one value for each of the "
+            f"{len(clips)} clips, got shape {np.shape(values)}."
         )
-    if isinstance(scores, pd.Series) and isinstance(clips, pd.DataFrame):
-        if not scores.index.equals(clips.index):
-            unique = scores.index.is_unique and clips.index.is_unique
-            if not unique or not clips.index.isin(scores.index).all():
+    if isinstance(values, pd.Series) and isinstance(clips, pd.DataFrame):
+        if not values.index.equals(clips.index):
+            unique = values.index.is_unique and clips.index.is_unique
+            if not unique or not clips.index.isin(values.index).all():
                 raise ValueError(
-                    "The index of scores is not that of the clips; pass scores.to_numpy() if they "
+                    f"The index of {what} is not that of the clips; pass {what}.to_numpy() if they "
                     "are in the order of the clips."
                 )
-            scores = scores.loc[clips.index]
-        return scores.to_numpy(dtype=float, na_value=np.nan)
-    return np.asarray(scores, dtype=float)
+            values = values.loc[clips.index]
+        return values.to_numpy(dtype=float, na_value=np.nan)
+    return np.asarray(values, dtype=float)
 
 
 def _names(clips):
@@ -402,6 +468,24 @@ def _metrics_2021(parts, max_fpr):
 
 def _metrics_2020(group, max_fpr):
     return {"auc": _auc(group), "pauc": _auc(group, max_fpr)} if len(group) else {}
+
+
+def _metrics_of_decisions(parts, year):
+    """Precision, recall and F1, of every domain where there are domains."""
+    if year == 2020:
+        parts = {"": parts}
+    elif year == 2021:
+        parts = {f"_{domain}": part for domain, part in parts.items()}
+    else:
+        parts = {f"_{domain}": parts[parts["domain"] == domain] for domain in DOMAINS}
+    metrics = {}
+    for domain, part in parts.items():
+        if part["anomaly"].nunique() == 2:
+            figures = precision_recall_fscore_support(
+                part["anomaly"], part["alarm"], average="binary", zero_division=0
+            )
+            metrics |= {metric + domain: figure for metric, figure in zip(DECIDED, figures)}
+    return metrics
 
 
 def _with_totals(keys, metrics, name):

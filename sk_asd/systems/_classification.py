@@ -1,5 +1,7 @@
 """Subsystems SC and MHCR: embeddings of a classifier on spectrograms, and a detector on them."""
 
+import warnings
+
 from sklearn.pipeline import Pipeline
 
 from sk_asd.embedders import MultiHeadEmbedder, SectionEmbedder
@@ -260,6 +262,11 @@ def make_sc_wav2vec(
     ValueError
         If `machine`, `budget` or `detector` is unknown.
 
+    Warns
+    -----
+    UserWarning
+        If the report's budget is spent on the stand-in ``"small"``.
+
     References
     ----------
     AITHU report for DCASE 2022 task 2, section 3.1 and Table 5.
@@ -273,6 +280,15 @@ def make_sc_wav2vec(
     check_choice(machine, budget)
     if target is None:
         target = "joint" if budget == "laptop" else ["machine", "section"]
+    if budget == "report" and isinstance(model, str) and model == "small":
+        warnings.warn(
+            "budget='report' with the packaged wav2vec model, which is not the report's: a small "
+            "stand-in, trained on synthetic machine sounds. Give the file of the large model of "
+            "wav2vec, trained on AudioSet if you have that, by model= of make_sc_wav2vec, wav2vec= "
+            "of make_submission or --wav2vec.",
+            UserWarning,
+            stacklevel=2,
+        )
     settings = _REPORT if budget == "report" else _LAPTOP | {"module__width": 0.25}
     embedder = SectionEmbedder(
         "ecapa",

@@ -14,6 +14,7 @@ def make_wsp_nfcdee(
     machine=None,
     *,
     budget="laptop",
+    features=None,
     flow="maf",
     pooling="wsp",
     by="machine",
@@ -26,7 +27,7 @@ def make_wsp_nfcdee(
 
     The report's Table 7 prints the features of Table 8, networks included, which a flow does not
     have; they are taken for a copy by mistake, and all machines get 128 mel bins, an FFT of 2048
-    samples and whole clips.
+    samples and whole clips, unless `features` says otherwise.
 
     Parameters
     ----------
@@ -36,6 +37,10 @@ def make_wsp_nfcdee(
     budget : {"laptop", "report"}, default="laptop"
         ``"report"``: 128 mel bins and five transforms; ``"laptop"``: 64 bins, three narrower
         transforms, and 45 minutes of training at most.
+    features : {"table7"}, default=None
+        ``"table7"``: mel bins, FFT size and frames of a window as the report prints them for the
+        machine, whatever the budget; the network that is printed beside them has no place in a
+        flow. None: those above.
     flow : {"maf", "nsf", "realnvp", "gaussian"}, default="maf"
         Conditional density; see :class:`~sk_asd.detectors.WSPFlowDetector`.
     pooling : {"wsp", "mean", "std", "gwrp", "none"}, default="wsp"
@@ -59,7 +64,8 @@ def make_wsp_nfcdee(
     Raises
     ------
     ValueError
-        If `machine` or `budget` is unknown.
+        If `machine`, `budget` or `features` is unknown, or the table has no row because `machine`
+        is None.
 
     References
     ----------
@@ -82,6 +88,14 @@ def make_wsp_nfcdee(
             "module__hidden_features": (64, 64),
             "max_time": _MAX_TIME,
         }
+    if features is not None:
+        if features != "table7":
+            raise ValueError(f"features must be 'table7' or None, got {features!r}.")
+        if machine is None:
+            raise ValueError("features='table7' needs a machine: the table has a row for each.")
+        row = IMDN[machine]
+        feature.set_params(n_fft=row["n_fft"], n_mels=row["n_mels"])
+        settings["n_frames"] = row["n_frames"]
     detector = WSPFlowDetector(
         flow,
         pooling=pooling,

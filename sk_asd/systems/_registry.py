@@ -98,16 +98,23 @@ ENSEMBLES = {
         "all six subsystems, the scores of each normalised per predicted domain",
         1,
     ),
-    "submission-2": Builder("make_submission", "all six subsystems", 2),
-    "submission-3": Builder(
-        "make_submission", "the two or three subsystems that are best for the machine", 3
+    "submission-2": Builder(
+        "make_submission", "all six subsystems", 2, without=("domain_statistics",)
     ),
-    "submission-4": Builder("make_submission", "sc and wsp-nfcdee", 4, without=("wav2vec",)),
+    "submission-3": Builder(
+        "make_submission",
+        "the two or three subsystems that are best for the machine",
+        3,
+        without=("domain_statistics",),
+    ),
+    "submission-4": Builder(
+        "make_submission", "sc and wsp-nfcdee", 4, without=("wav2vec", "domain_statistics")
+    ),
     "best": Builder(
         "make_submission",
         "mhcr, and Gaussian mixtures on the ranks and peaks of spectrograms",
         "best",
-        without=("wav2vec",),
+        without=("wav2vec", "domain_statistics"),
         scope="all",
     ),
 }

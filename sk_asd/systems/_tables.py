@@ -60,6 +60,7 @@ WAV2VEC_DETECTOR = {
 
 # Table 8: mel bins, FFT size, frames of a window, network. Table 7 prints the same four rows for
 # WSP-NFCDEE, which has none of these networks: a copy by mistake, so that its features are unknown.
+# They are taken where asked for.
 _IMDN_COLUMNS = ("n_mels", "n_fft", "n_frames", "network")
 _IMDN_ROWS = {
     "bearing": (128, 2048, 100, "lrcgnn"),

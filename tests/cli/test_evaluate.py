@@ -15,10 +15,14 @@ from sk_asd.metrics import dcase_scores
 def test_perfect_scores_give_100_percent(run, folder, scores):
     status, out, err = run("evaluate", scores, folder, "--quiet")
     assert (status, err) == (0, "")
-    lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["machine", "section", "AUC", "source", "AUC", "target", "pAUC", "hmean"]
-    assert lines[1] == ["fan", "00", "100.00", "100.00", "100.00", "100.00"]
-    assert lines[-1][-1] == "100.00"
+    decisions, official = ([line.split() for line in t.splitlines()] for t in out.split("\n\n"))
+    assert official[0] == ["machine", "section", "AUC", "source", "AUC", "target", "pAUC", "hmean"]
+    assert official[1] == ["fan", "00", "100.00", "100.00", "100.00", "100.00"]
+    assert official[-1][-1] == "100.00"
+    assert decisions[0][2:] == ["precision", "source", "recall", "source", "F1", "source"] + (
+        ["precision", "target", "recall", "target", "F1", "target"]
+    )
+    assert [row[:2] for row in decisions] == [row[:2] for row in official]
 
 
 def test_table_is_the_official_one(run, folder, scores, tmp_path):
@@ -35,11 +39,16 @@ def test_table_is_the_official_one(run, folder, scores, tmp_path):
     clips = clips[clips["split"] == "test"]
     by_path = dict(zip(table["path"], table["score"]))
     values = [by_path[p.removeprefix(f"{folder}/")] for p in clips["path"]]
-    expected = dcase_scores(clips, values)
+    limits = dict(zip(table["path"], table["threshold"].astype(float)))
+    limits = [limits[p.removeprefix(f"{folder}/")] for p in clips["path"]]
+    expected = dcase_scores(clips, values, np.where(np.array(values) >= limits, 1, -1))
+    assert "f1_target" in expected
     written = pd.read_csv(out_file, dtype={"section": str})
     numbers = expected.select_dtypes(float)
     np.testing.assert_allclose(written[numbers.columns], numbers)
-    assert f"{100 * numbers['hmean'].iloc[-1]:.2f}" in out.splitlines()[-1]
+    decisions, official = (text.splitlines() for text in out.split("\n\n"))
+    assert official[-1].split()[-1] == f"{100 * numbers['hmean'].iloc[-1]:.2f}"
+    assert decisions[1].split()[-1] == f"{100 * numbers['f1_target'].iloc[0]:.2f}"
 
 
 def test_training_rows_do_not_count(run, folder, model, scores, tmp_path):
@@ -50,7 +59,8 @@ def test_training_rows_do_not_count(run, folder, model, scores, tmp_path):
 def test_one_machine(run, folder, scores):
     status, out, err = run("evaluate", scores, folder, "--machine", "fan", "--quiet")
     assert (status, err) == (0, "")
-    assert [line.split()[0] for line in out.splitlines()] == ["machine", "fan", "fan", "total"]
+    for text in out.split("\n\n"):
+        assert [line.split()[0] for line in text.splitlines()] == ["machine", "fan", "fan", "total"]
     status, _, err = run("evaluate", scores, folder, "--machine", "pump", "--quiet")
     assert status == 2
     assert "--machine pump" in err
@@ -70,8 +80,12 @@ def test_report_without_thresholds(run, folder, scores, tmp_path):
     table = pd.read_csv(scores)[["path", "score"]]
     table.to_csv(tmp_path / "plain.csv", index=False)
     report = tmp_path / "report.html"
-    assert run("evaluate", tmp_path / "plain.csv", folder, "--report", report)[0] == 0
-    assert "At the threshold" not in report.read_text(encoding="utf-8")
+    status, out, _ = run("evaluate", tmp_path / "plain.csv", folder, "--report", report)
+    assert status == 0
+    assert "precision" not in out
+    text = report.read_text(encoding="utf-8")
+    assert "At the threshold" not in text
+    assert "F1 source" not in text
 
 
 def test_report_needs_its_extra_but_the_table_does_not(run, folder, scores, tmp_path, monkeypatch):

@@ -133,6 +133,20 @@ def test_report_shows_the_figures_of_the_official_table(tmp_path, clips, scores)
     assert page.rows[1] == ["fan", "00", *expected]
 
 
+def test_report_shows_precision_recall_and_f1_where_thresholds_are_known(tmp_path, clips, scores):
+    from sk_asd.metrics import dcase_scores
+
+    poor = scores["poor"]
+    limits = np.full(len(poor), np.median(poor))
+    path = write_report(tmp_path / "r.html", clips, {"poor": poor}, thresholds={"poor": limits})
+    page = read(path)
+    header = next(i for i, row in enumerate(page.rows) if row[-1:] == ["F1 target"])
+    assert page.rows[header][2:5] == ["precision source", "recall source", "F1 source"]
+    first = dcase_scores(clips, poor, np.where(poor < limits, -1, 1)).iloc[0, 6:]
+    assert page.rows[header + 1] == ["fan", "00", *(f"{100 * f:.2f}" for f in first)]
+    assert "poor, decisions" in " ".join(page.text)
+
+
 def test_lowest_scores_are_listed_first(tmp_path):
     clips = make_clips(machines=["fan"])
     scores = np.arange(len(clips), dtype=float)[::-1]
@@ -220,6 +234,8 @@ def test_percent_rows():
     table = pd.DataFrame({"machine": ["fan"], "auc_source": [0.5], "pauc": [np.nan]})
     headers, rows = percent_rows(table)
     assert headers == ["machine", "AUC source", "pAUC"]
+    decided = pd.DataFrame({"f1_target": [0.5], "precision": [0.25], "hmean": [1.0]})
+    assert percent_rows(decided)[0] == ["F1 target", "precision", "hmean"]
     assert rows[0][:2] == ["fan", 50.0]
     assert np.isnan(rows[0][2])
 

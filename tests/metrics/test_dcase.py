@@ -158,6 +158,98 @@ def test_rules_of_2020_are_arithmetic_and_know_no_domains(clips, scores):
     assert dcase_score(clips, scores, rules=2020) == pytest.approx((fan + valve) / 2)
 
 
+def in_domain(labels, decisions):
+    """Precision, recall and F1, as the organisers count them."""
+    found = np.asarray(decisions) == -1
+    odd = np.asarray(labels) == "anomaly"
+    hits = (found & odd).sum()
+    precision, recall = hits / max(found.sum(), EPS), hits / max(odd.sum(), EPS)
+    return precision, recall, 2 * precision * recall / max(precision + recall, EPS)
+
+
+def test_decisions_by_hand():
+    """Each domain by itself: the anomalies of the other one do not count."""
+    clips = one_section(
+        ["normal", "normal", "anomaly", "normal", "normal", "anomaly", "anomaly", "anomaly"],
+        ["source"] * 3 + ["target"] * 5,
+    )
+    decisions = [1, -1, -1, 1, -1, -1, 1, 1]
+    table = dcase_scores(clips, np.arange(8)[::-1], decisions)
+    official = dcase_scores(clips, np.arange(8)[::-1])
+    added = [f"{m}_{d}" for d in ("source", "target") for m in ("precision", "recall", "f1")]
+    assert list(table.columns) == [*official.columns, *added]
+    pd.testing.assert_frame_equal(table[official.columns], official)
+    expected = [1 / 2, 1.0, 2 / 3, 1 / 2, 1 / 3, 2 / 5]
+    np.testing.assert_allclose(table.loc[0, added].astype(float), expected)
+    # A machine and all of a single section.
+    np.testing.assert_allclose(table.loc[2, added].astype(float), expected)
+
+
+@pytest.mark.parametrize("rules", [2020, 2021, 2022])
+def test_decisions_of_sections_and_totals(clips, scores, rules):
+    decisions = np.where(scores >= 0.4, 1, -1)
+    table = dcase_scores(clips, scores, decisions, rules=rules)
+    domains = [None] if rules == 2020 else ["source", "target"]
+    names = ("precision", "recall", "f1")
+    for domain in domains:
+        columns = [f"{name}_{domain}" if domain else name for name in names]
+        figures = []
+        for i in range(4):
+            rows = (clips[["machine", "section"]] == table.loc[i, ["machine", "section"]]).all(
+                axis=1
+            )
+            if domain:
+                rows &= clips["domain"] == domain
+            figures.append(in_domain(clips["label"][rows], decisions[rows]))
+        np.testing.assert_allclose(table.loc[:3, columns].astype(float), figures)
+        figures = np.array(figures)
+        mean = np.mean if rules == 2020 else lambda v, axis: len(v) / (1 / v).sum(axis=axis)
+        for i, part in ((4, figures[:2]), (5, figures[2:]), (6, figures)):
+            np.testing.assert_allclose(table.loc[i, columns].astype(float), mean(part, axis=0))
+    assert (
+        dcase_score(clips, scores, rules=rules)
+        == table.iloc[-1]["mean" if rules == 2020 else "hmean"]
+    )
+
+
+def test_decisions_that_find_nothing(clips, scores):
+    """No alarm is a precision of 0, as the organisers have it, raised to epsilon in means."""
+    table = dcase_scores(clips, scores, np.ones(len(clips)))
+    figures = table[[c for c in table if c.startswith(("precision", "recall", "f1"))]]
+    assert (figures[:4] == 0).all(axis=None)
+    np.testing.assert_allclose(figures[4:], EPS)
+
+
+def test_decisions_where_a_domain_has_one_class(clips, scores):
+    decisions = np.where(scores >= 0.4, 1, -1)
+    table = dcase_scores(clips, scores, decisions)
+    hidden = clips.assign(domain=clips["domain"].mask(clips["label"] == "anomaly"))
+    none = dcase_scores(hidden, scores, decisions)
+    assert none.filter(regex="precision|recall|f1").isna().all(axis=None)
+    pd.testing.assert_frame_equal(none.iloc[:, :6], table.iloc[:, :6])
+    keep = ~clips.eval("machine == 'fan' and section == '00' and domain == 'target'").to_numpy()
+    part = dcase_scores(clips[keep], scores[keep], decisions[keep])
+    assert np.isnan(part["f1_target"][0])
+    assert part["f1_source"][0] == table["f1_source"][0]
+    assert part["f1_target"][4] == pytest.approx(table["f1_target"][1])
+
+
+def test_decisions_belong_to_their_clips(clips, scores):
+    decisions = pd.Series(np.where(scores >= 0.4, 1, -1), index=clips.index)
+    expected = dcase_scores(clips, scores, decisions)
+    mixed = dcase_scores(clips, scores, decisions.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(mixed, expected)
+    # Those of training clips do not matter.
+    both = pd.concat([clips.assign(split="train"), clips], ignore_index=True)
+    nothing = np.full(len(clips), np.nan)
+    with_train = dcase_scores(both, np.r_[nothing, scores], np.r_[nothing, decisions])
+    pd.testing.assert_frame_equal(with_train, expected)
+    with pytest.raises(ValueError, match=r"decisions must be one-dim.* 96 clips, got shape \(3,\)"):
+        dcase_scores(clips, scores, [1, 1, -1])
+    with pytest.raises(ValueError, match=r"1 \(normal\) or -1 \(anomaly\), found 0 \(96 of 96"):
+        dcase_scores(clips, scores, np.zeros(len(clips)))
+
+
 @pytest.mark.parametrize("rules", [2020, 2021, 2022])
 def test_perfect_and_worst(clips, rules):
     right = np.where(clips["label"] == "normal", 1.0, 0.0)

@@ -10,17 +10,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 
 from sk_asd.datasets import make_machine_sounds
 from sk_asd.domains import DomainNormalizedDetector
 from sk_asd.features import _base
+from sk_asd.networks import Cnn6
 from sk_asd.systems import (
     _submission,
     make_baseline,
     make_pooling,
     make_sc,
     make_submission,
+    make_system,
 )
 from sk_asd.systems._report_results import REPORT_RESULTS
 from sk_asd.systems._submission import DECAY
@@ -159,6 +161,71 @@ def test_domain_normalisation_is_that_of_every_member():
         assert isinstance(member, DomainNormalizedDetector)
         assert (member.by, member.memory, member.statistics) == ("section", "folder", "training")
         assert type(member.domain_classifier[-1].classifier).__name__ == "Cnn6Classifier"
+
+
+def test_submission_1_of_the_report():
+    """Statistics of the test clips, and Cnn6 as it is in PANNs."""
+    ensemble = make_submission(
+        1, "fan", budget="report", wav2vec="own.pt", domain_statistics="transductive"
+    )
+    for _, member in ensemble.estimators:
+        assert member.statistics == "transductive"
+        network = clone(member.domain_classifier[-1].classifier)
+        network.set_params(max_epochs=1, epoch_size=2, batch_size=2, n_frames=8)
+    X = np.random.default_rng(0).normal(size=(4, 64, 8)).astype("float32")
+    module = network.fit(X, [0, 0, 1, 1]).net_.module_
+    cnn6 = next(part for part in module if isinstance(part, Cnn6))
+    assert sum(p.numel() for p in cnn6.parameters()) == 4_567_104
+    laptop = make_submission(1, "fan").estimators[0][1].domain_classifier[-1].classifier
+    assert laptop.width == 0.125
+
+
+class KnownDomain(ClassifierMixin, BaseEstimator):
+    """Reads the domain in the table."""
+
+    def fit(self, X, y):
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict_proba(self, X):
+        p = (X["domain"] == "target").to_numpy(dtype=float)
+        return np.column_stack([1 - p, p])
+
+
+def test_transductive_scores_depend_on_the_other_clips(clips):
+    train, test = clips[clips.split == "train"], clips[clips.split == "test"]
+    rows = np.flatnonzero(test["machine"] == "fan")[::2]
+    scores = {}
+    for statistics in ("training", "transductive"):
+        ensemble = make_submission(1, domain_statistics=statistics)
+        member = ensemble.named_estimators["wsp_nfcdee"]
+        member.set_params(
+            detector=make_pooling(), domain_classifier=KnownDomain(), shrinkage=0
+        ).fit(train)
+        scores[statistics] = member.score_samples(test), member.score_samples(test.iloc[rows])
+    together, apart = scores["training"]
+    np.testing.assert_allclose(together[rows], apart)
+    together, apart = scores["transductive"]
+    assert (np.abs(together[rows] - apart) > 1e-3).any()
+    for machine in ("fan", "valve"):
+        for domain in ("source", "target"):
+            own = together[((test.machine == machine) & (test.domain == domain)).to_numpy()]
+            assert own.mean() == pytest.approx(0, abs=1e-9)
+            assert own.std() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("number", [2, 3, 4, "best"])
+def test_domain_statistics_are_refused_where_there_are_none(number):
+    with pytest.raises(ValueError, match=f"is for number 1, .* got number {number!r}"):
+        make_submission(number, domain_statistics="transductive")
+    name = number if number == "best" else f"submission-{number}"
+    with pytest.raises(TypeError, match=f"{name} has no option 'domain_statistics'"):
+        make_system(name, domain_statistics="training")
+
+
+def test_domain_statistics_by_the_name_of_the_system():
+    ensemble = make_system("submission-1", domain_statistics="transductive")
+    assert {member.statistics for _, member in ensemble.estimators} == {"transductive"}
 
 
 @pytest.mark.parametrize("number", [0, 5, "2", "worst", None])

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -29,6 +30,7 @@ from sk_asd.systems import (
     make_pooling,
     make_sc,
     make_sc_wav2vec,
+    make_submission,
     make_system,
     make_wsp_nfcdee,
 )
@@ -229,6 +231,42 @@ def test_flow_has_features_of_its_own():
     assert make_wsp_nfcdee("valve", budget="report")["feature"].n_mels == 128
     detector = make_wsp_nfcdee(pooling="gwrp", flow="gaussian")["detector"].detector
     assert (detector.pooling, detector.flow, detector.by) == ("gwrp", "gaussian", "section")
+
+
+@pytest.mark.parametrize("budget", ["laptop", "report"])
+def test_table_7_as_printed(budget):
+    printed = {
+        "bearing": (128, 2048, 100),
+        "fan": (128, 2048, 60),
+        **dict.fromkeys(("gearbox", "slider", "ToyCar", "ToyTrain"), (64, 2048, 100)),
+        "valve": (64, 1024, 30),
+    }
+    assert set(printed) == set(_tables.MACHINES)
+    for machine, row in printed.items():
+        system = make_wsp_nfcdee(machine, budget=budget, features="table7")
+        feature, detector = system["feature"], system["detector"].detector
+        assert (feature.n_mels, feature.n_fft, detector.n_frames) == row
+        assert make_wsp_nfcdee(machine, budget=budget)["detector"].detector.n_frames is None
+    with pytest.raises(ValueError, match="features must be 'table7' or None, got 'table8'"):
+        make_wsp_nfcdee("fan", features="table8")
+    with pytest.raises(ValueError, match="features='table7' needs a machine"):
+        make_wsp_nfcdee(features="table7")
+
+
+def test_wav2vec_of_the_report_is_not_the_packaged_one():
+    """Whoever spends the report's budget on it is told so."""
+    with pytest.warns(UserWarning, match="not the report's.*model= of make_sc_wav2vec") as caught:
+        make_sc_wav2vec("fan", budget="report")
+    assert caught[0].filename == __file__
+    for number, machine in ((1, "fan"), (2, None), (3, "ToyCar")):
+        with pytest.warns(UserWarning, match="wav2vec= of make_submission"):
+            make_submission(number, machine, budget="report")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_sc_wav2vec("fan")
+        make_sc_wav2vec("fan", budget="report", model="wav2vec_large.pt")
+        make_submission(2, budget="report", wav2vec="wav2vec_large.pt")
+        make_submission(4, budget="report")
 
 
 def test_machines_of_aegan():

@@ -340,17 +340,17 @@ def _result(units, outcomes, clips, root, settings, folder=None):
     if root is not None and "path" in told:
         told = told.assign(path=relative_paths(told, root))
     protocol, rules = units[0].protocol, units[0].rules
-    tables, scores, choices = [], {}, []
+    tables, scores, decisions, choices = [], {}, {}, []
     for unit, outcome in zip(units, outcomes):
         choices += [(unit.system, protocol, unit.name, *choice) for choice in outcome.choices]
         scores.setdefault(unit.system, []).append(outcome.scores)
     for name, parts in scores.items():
         found = pd.concat(parts).loc[test.index]
-        scores[name] = found["score"].to_numpy()
+        scores[name], decisions[name] = found["score"].to_numpy(), found["decision"].to_numpy()
         tables.append(told.assign(system=name, protocol=protocol).join(found))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said before any training
-        metrics = metrics_table(test, scores, protocol, rules)
+        metrics = metrics_table(test, scores, protocol, rules, decisions)
     return Evaluation(
         scores=pd.concat(tables, ignore_index=True),
         metrics=metrics,

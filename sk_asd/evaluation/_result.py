@@ -236,7 +236,7 @@ def choices_by_machine(choices):
     return pd.DataFrame(rows.values())
 
 
-def metrics_table(clips, scores, protocol, rules):
+def metrics_table(clips, scores, protocol, rules, decisions=None):
     """Official metrics of the clips that the protocol reports.
 
     Parameters
@@ -249,6 +249,8 @@ def metrics_table(clips, scores, protocol, rules):
         The protocol.
     rules : int or None
         Year of the rules.
+    decisions : dict of str to ndarray of shape (n_clips,), default=None
+        Decisions of systems by name.
 
     Returns
     -------
@@ -268,7 +270,8 @@ def metrics_table(clips, scores, protocol, rules):
     for name, found in scores.items():
         for data, rows in counted.groupby("data"):
             try:
-                table = dcase_scores(rows, np.asarray(found)[rows.index], rules=rules)
+                own = None if decisions is None else decisions[name][rows.index]
+                table = dcase_scores(rows, np.asarray(found)[rows.index], own, rules=rules)
             except NotMeasurable as error:
                 warnings.warn(f"No figures of {data}: {error}", stacklevel=2)
                 continue

@@ -18,7 +18,7 @@ from sk_asd.evaluation._choices import can_choose, choices_of, choose
 from sk_asd.evaluation._protocols import choice_clips
 from sk_asd.persistence import _file
 from sk_asd.utils._clip_tables import sections_of
-from sk_asd.utils._system import every_estimator, networks, portable
+from sk_asd.utils._system import CHUNK_SIZE, every_estimator, networks, portable
 
 COLUMNS = ("score", "threshold", "decision")
 
@@ -145,12 +145,19 @@ def work(unit, clips, folder, progress):
                 _save(unit, system, choices, train, folder)
         progress(f"{unit}: scoring {len(test)} clips")
         with progress.reading(f"{unit}: scoring"):
-            scores = score_clips(system, test)[list(COLUMNS)]
+            scores = score_clips(system, test, chunk_size=_chunk_size(system, test))[list(COLUMNS)]
     if folder is None:
         return Outcome(scores, choices, system)
     folder.write_csv(scores, folder.scores(unit))
     shutil.rmtree(folder.memory(unit), ignore_errors=True)
     return None
+
+
+def _chunk_size(system, test):
+    """All clips at a time where the score of one depends on the others, else what memory holds."""
+    parts = every_estimator(system)
+    together = any(getattr(part, "statistics", None) == "transductive" for part in parts)
+    return max(CHUNK_SIZE, len(test)) if together else CHUNK_SIZE
 
 
 def _train(unit, clips, train, test, folder, progress):

@@ -218,7 +218,9 @@ def _subsystems(number, machine, by, wav2vec, common):
 
 def _domain_classifier(by, common):
     drawn = {"random_state": common["random_state"]}
-    size = {"width": 1.0, "module__embedding_dim": 512} if common["budget"] == "report" else {}
+    size = (
+        {"module__width": 1.0, "module__embedding_dim": 512} if common["budget"] == "report" else {}
+    )
     network = Cnn6Classifier(device=common["device"], **size, **drawn)
     classifier = DomainClassifier(network, by=by, **drawn)
     return Pipeline([("feature", LogMel(n_mels=64)), ("classifier", classifier)])

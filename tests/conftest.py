@@ -8,7 +8,7 @@ import pytest
 
 from sk_asd.datasets._audio import write_audio
 
-# Common checks that train large networks, or for long; other networks stand for them.
+# Tests that train large networks, or for long, by parts of their names; others stand for them.
 DEAR = (
     ("test_scikit_learn", "Cnn6Classifier"),
     ("test_own", "Cnn6Classifier"),
@@ -19,6 +19,18 @@ DEAR = (
     ("test_output_of_transformers", "MultiHeadEmbedder"),
     ("check_outliers", "AEGANDetector"),
     ("check_outliers", "WSPFlowDetector"),
+    ("check_outliers", "AutoEncoderDetector"),
+    ("test_output_of_transformers", "SectionEmbedder"),
+    ("test_planted_anomalies_are_found", "autoencoder"),
+    ("test_finds_broken_correlations", "nsf"),
+    ("test_on_where_domains_differ", "cnn6"),
+    ("test_networks_of_the_report_learn", "dfnet"),
+    ("test_grid_search_over_a_detector", "2"),
+    ("test_six_members_serve_several_machines", ""),
+    ("test_forked_processes_do_not_hang", "scores"),
+    ("test_the_next_command_for_the_same_output", "score"),
+    ("test_small_files_do_not_take_much_memory", "width"),
+    ("test_sizes_of_chunks", ".caf"),
 )
 
 

@@ -13,6 +13,7 @@ from sk_asd.metrics import anomaly_score
 from sk_asd.persistence._models import load_model
 
 
+@pytest.mark.slow
 def test_scores_of_the_graph(run, folder, model, tmp_path, monkeypatch):
     monkeypatch.setattr(_export, "N_COMPARED", 5)
     path = tmp_path / "model.onnx"

@@ -386,6 +386,7 @@ def test_signal_while_standard_input_is_silent(watch, fan, monkeypatch, number):
     assert signal.getsignal(number) is before
 
 
+@pytest.mark.slow
 def test_a_process_that_is_stopped_and_started_again(fan, tmp_path):
     """Recordings that arrive while it runs; SIGTERM in the middle; nothing lost, nothing twice."""
     folder, state = tmp_path / "in", tmp_path / "state"

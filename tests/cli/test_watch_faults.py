@@ -225,6 +225,7 @@ def test_a_damaged_state_is_refused_and_left_as_it_is(run, watch, model, incomin
     assert sorted(p.name for p in tmp_path.iterdir()) == ["copy", "incoming", "watch.state"]
 
 
+@pytest.mark.slow
 def test_what_a_killed_start_has_left_is_removed(watch, model, incoming, tmp_path):
     code = """
 import os, signal, sys

@@ -28,6 +28,7 @@ def test_as_few_clips_as_can_be():
     np.testing.assert_array_equal(detector.training_scores_, detector.lof_.negative_outlier_factor_)
 
 
+@pytest.mark.slow
 def test_p_values_of_normal_clips_are_uniform():
     rng = np.random.default_rng(2)
     p = np.empty(500)

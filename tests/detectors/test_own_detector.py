@@ -173,6 +173,7 @@ def test_of_vectors(train, test, tmp_path):
     assert train.index[kept["index"]].tolist() == found["index"].tolist()
 
 
+@pytest.mark.slow
 def test_of_another_library(train, test, tmp_path):
     system = fit(train, TimePooling(), PlainDetector())
     assert export_onnx(system, tmp_path / "own.onnx", clips=test).n_clips == len(test)

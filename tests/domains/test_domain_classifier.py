@@ -56,6 +56,7 @@ def test_on_where_domains_differ(X, classifier):
     assert (predicted[48:] == "source").all()
 
 
+@pytest.mark.slow
 def test_the_default_is_cnn6():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(12, 2)), np.array([0, 1] * 6)

@@ -264,6 +264,7 @@ def test_constant_scores(train):
     np.testing.assert_array_equal(detector.training_scores_, 0)
 
 
+@pytest.mark.slow
 def test_default_parts(train):
     detector = DomainNormalizedDetector(random_state=0).fit(train[46:52])
     assert isinstance(detector.detector_, GroupedDetector)

@@ -202,6 +202,7 @@ def test_lof_training_scores_are_those_of_inliers(X):
     np.testing.assert_array_equal(grouped.training_scores_[:20], expected)
 
 
+@pytest.mark.slow
 def test_parallel_fit_is_the_same(X):
     a = GroupedDetector(MahalanobisDetector(), by="section").fit(X)
     b = GroupedDetector(MahalanobisDetector(), n_jobs=2, by="section").fit(X)

@@ -146,6 +146,7 @@ class TestTables:
             result.scores["score"], evaluate(pooled(), clips.drop(rows)).scores["score"]
         )
 
+    @pytest.mark.slow
     def test_report_and_files_of_the_challenge(self, clips, tmp_path):
         result = evaluate({"mine": pooled(), "other": make_pooling(feature=feature())}, clips)
         text = result.report(tmp_path / "r.html", explain=1).read_text()

@@ -408,6 +408,7 @@ class TestInstant:
         again = clone(instant).fit(train)  # nothing is drawn
         np.testing.assert_array_equal(again.score_samples(test), instant.score_samples(test))
 
+    @pytest.mark.slow
     def test_explained_and_exported(self, clips, tmp_path):
         pytest.importorskip("onnxruntime")
         train, test = (clips[clips["split"] == s] for s in ("train", "test"))

@@ -55,6 +55,7 @@ def test_scores_are_those_of_offline_scoring(pipeline):
     assert {e.threshold for e in events} == {pipeline[-1].offset_}
 
 
+@pytest.mark.slow
 def test_ten_minutes_with_planted_faults(pipeline):
     """Alarms where faults are planted, conditions where the line is cut, and nothing else."""
     rng = np.random.default_rng(2)

@@ -32,7 +32,7 @@ from sk_asd.utils._normal_threshold import normal_threshold
 from sk_asd.utils._output import LabelledOutput
 from sk_asd.utils._parallel import task
 from sk_asd.utils._sklearn import HasMethods, Interval, StrOptions, _fit_context, _num_samples
-from sk_asd.utils._system import System, scores_of, unwrapped
+from sk_asd.utils._system import System, every_estimator, scores_of, unwrapped
 
 
 class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
@@ -227,7 +227,7 @@ class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
         self._keys = [None] * len(members)
         if self.memory is not None:
             clips = content_key(X, folds)
-            self._keys = [content_key(clone(member), clips) for member in members]
+            self._keys = [content_key(_silent(clone(member)), clips) for member in members]
         # Worker processes are slow to start, where there is nothing for them to do.
         known = [key is not None and is_known(self.memory, key) for key in self._keys]
         new = {i: member for i, member in enumerate(members) if not known[i]}
@@ -554,3 +554,11 @@ class ScoreEnsemble(ByColumns, LabelledOutput, DecisionMixin, NamedMembers):
 
     def _labelled_columns(self, matrix, X):
         return wrap(matrix, X, ("feature",), {"feature": self.get_feature_names_out()})
+
+
+def _silent(member):
+    """Let an unfitted member say nothing, which changes nothing of what it learns."""
+    for part in every_estimator(member):
+        if "verbose" in part.get_params(deep=False):
+            part.set_params(verbose=0)
+    return member

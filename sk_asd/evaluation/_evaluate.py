@@ -292,18 +292,22 @@ def _run(units, clips, folder, n_jobs, client, progress):
         left = [(unit, rows) for unit, rows in tasks if not is_done(unit, folder)]
         if len(left) < len(tasks):
             progress(f"{len(tasks) - len(left)} of {len(tasks)} units are done already")
-    if client is not None:
-        work_on_cluster(client, folder, left, progress)
-        found = []
-    else:
-        n_jobs = effective_n_jobs(n_jobs)
-        if len(left) == 1 and isinstance(left[0][0].estimator, ScoreEnsemble):
-            left[0][0].estimator.set_params(n_jobs=n_jobs)
-            n_jobs = 1
+    n_jobs = effective_n_jobs(n_jobs)
+    if folder is None and len(left) == 1 and isinstance(left[0][0].estimator, ScoreEnsemble):
+        left[0][0].estimator.set_params(n_jobs=n_jobs)
+        n_jobs = 1
+    # Members of ensembles at the same time, for the memory that the ensembles then find them in.
+    members = []
+    if folder is not None and (client is not None or n_jobs > 1):
+        members = [(member, rows) for unit, rows in left for member in unit.members]
+    for tasks_now in filter(None, (members, left)):
+        if client is not None:
+            found = work_on_cluster(client, folder, tasks_now, progress)
+            continue
         # The losses of several trainings at once are for nobody to read.
         inner = progress if n_jobs == 1 else _Lines(progress)
         found = Parallel(n_jobs=n_jobs)(
-            delayed(_work)(os.getpid(), *task, folder, inner) for task in left
+            delayed(_work)(os.getpid(), *task, folder, inner) for task in tasks_now
         )
     if folder is None:
         return found

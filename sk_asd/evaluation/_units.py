@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
@@ -41,6 +41,8 @@ class Unit:
         The protocol.
     rules : int or None
         Year of the rules.
+    member : str, default=None
+        A member of the ensemble that is fitted alone, for the memory of the unit.
     """
 
     system: str
@@ -49,9 +51,18 @@ class Unit:
     grid: dict | list | None
     protocol: str
     rules: int | None
+    member: str | None = None
 
     def __str__(self):
-        return f"{self.name}, {self.system}"
+        return f"{self.name}, {self.system}" + (f", {self.member}" if self.member else "")
+
+    @property
+    def members(self):
+        """A unit for every member of an ensemble, which can be fitted at the same time."""
+        if not isinstance(self.estimator, ScoreEnsemble):
+            return []
+        names = [name for name, member in self.estimator.estimators if member != "drop"]
+        return [replace(self, member=name) for name in names]
 
     @property
     def classes(self):
@@ -136,6 +147,9 @@ def work(unit, clips, folder, progress):
     # No network is to learn which folder a clip is from.
     train, test = (clips[clips["split"] == s].drop(columns="data") for s in ("train", "test"))
     with _named(unit):
+        if unit.member is not None:
+            _fit_member(unit, train, folder, progress)
+            return None
         known = folder is not None and folder.model(unit).exists() and folder.choices(unit).exists()
         if known:
             system = load_system(unit, folder)
@@ -153,6 +167,29 @@ def work(unit, clips, folder, progress):
     return None
 
 
+def _fit_member(unit, train, folder, progress):
+    """Fit a member of an ensemble, which the fit of the whole then finds in memory."""
+    alone = clone(unit.estimator)
+    member = dict(alone.estimators)[unit.member]
+    _fit(
+        unit,
+        alone.set_params(estimators=[(unit.member, member)], weights=None),
+        train,
+        folder,
+        progress,
+    )
+
+
+def _fit(unit, system, train, folder, progress):
+    for network in networks(system):
+        network.set_params(verbose=int(not progress.quiet))
+    progress(f"{unit}: training on {len(train)} clips")
+    # Training prints its epochs to stdout, which is for results.
+    talk = contextlib.redirect_stdout(progress.stream)
+    with _remembering(unit, system, folder), progress.reading(f"{unit}: training"), talk:
+        system.fit(train)
+
+
 def _chunk_size(system, test):
     """All clips at a time where the score of one depends on the others, else what memory holds."""
     parts = every_estimator(system)
@@ -163,13 +200,7 @@ def _chunk_size(system, test):
 def _train(unit, clips, train, test, folder, progress):
     """Fit the system and choose what the protocol leaves to choose."""
     system = clone(unit.estimator)
-    for network in networks(system):
-        network.set_params(verbose=int(not progress.quiet))
-    progress(f"{unit}: training on {len(train)} clips")
-    # Training prints its epochs to stdout, which is for results.
-    talk = contextlib.redirect_stdout(progress.stream)
-    with _remembering(unit, system, folder), progress.reading(f"{unit}: training"), talk:
-        system.fit(train)
+    _fit(unit, system, train, folder, progress)
     seen = clips[choice_clips(unit.protocol, clips)]
     if unit.protocol == "B" or not can_choose(seen, unit.rules, unit):
         return system, choices_of(system)

@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 
 import filelock
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,8 +19,8 @@ from sklearn.pipeline import Pipeline
 from sk_asd.cli import main
 from sk_asd.datasets import load_clips, make_machine_sounds
 from sk_asd.detectors import AutoEncoderDetector, KNNDetector
-from sk_asd.ensemble import GroupedDetector, ScoreEnsemble
-from sk_asd.evaluation import Evaluation, evaluate
+from sk_asd.ensemble import GroupedDetector, ScoreEnsemble, _score_ensemble
+from sk_asd.evaluation import Evaluation, _evaluate, _units, evaluate
 from sk_asd.features import LogMel, TimePooling
 from sk_asd.metrics import read_submission
 from sk_asd.systems import make_pooling, make_system
@@ -385,6 +386,34 @@ class TestFolder:
             first = evaluate(system, fan, folder=tmp_path / "x")
         again = evaluate(system, fan, folder=tmp_path / "x")
         np.testing.assert_array_equal(first.scores["score"], again.scores["score"])
+
+    def test_members_of_an_ensemble_are_fitted_once(self, clips, tmp_path, monkeypatch):
+        """By workers, one by one, or by a run that was killed after one; the whole finds them."""
+        fan = clips[clips["machine"] == "fan"]
+        ensemble = ScoreEnsemble([("a", pooled()), ("b", make_pooling(feature=feature()))])
+        alone = evaluate({"own": ensemble}, fan)
+
+        def stop(unit, clips, folder, progress):
+            raise KeyboardInterrupt
+
+        given = {"systems": {"own": ensemble}, "clips": fan, "folder": tmp_path / "x"}
+        work = _units.work
+        monkeypatch.setattr(
+            _evaluate, "work", lambda unit, *args: (work if unit.member else stop)(unit, *args)
+        )
+        monkeypatch.setattr(_evaluate, "effective_n_jobs", lambda n_jobs: 2)
+        with joblib.parallel_config("sequential"), pytest.raises(KeyboardInterrupt):
+            evaluate(**given)
+        monkeypatch.undo()
+        asked = []
+        fit_member = _score_ensemble.fit_member
+        monkeypatch.setattr(
+            _score_ensemble, "fit_member", lambda *args: asked.append(args) or fit_member(*args)
+        )
+        again = evaluate(**given)
+        assert asked == []
+        np.testing.assert_array_equal(again.scores["score"], alone.scores["score"])
+        assert not list((tmp_path / "x" / "memory").rglob("*.pkl"))
 
     @pytest.mark.slow
     def test_workers(self, clips, tmp_path):

@@ -355,18 +355,19 @@ def _result(units, outcomes, clips, root, settings, folder=None):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # said before any training
         metrics = metrics_table(test, scores, protocol, rules, decisions)
-    return Evaluation(
+    columns = ["system", "protocol", "machine", "choice", "value"]
+    result = Evaluation(
         scores=pd.concat(tables, ignore_index=True),
         metrics=metrics,
-        choices=pd.DataFrame(choices, columns=["system", "protocol", "machine", "choice", "value"]),
+        choices=pd.DataFrame(choices, columns=columns),
         comparison=comparison(metrics),
         protocol=protocol,
         settings=settings or {},
         clips=clips,
-        _rules=rules,
-        _fitted=[(unit, outcome.system) for unit, outcome in zip(units, outcomes)],
-        _folder=folder,
     )
+    result._rules, result._folder = rules, folder
+    result._fitted = [(unit, outcome.system) for unit, outcome in zip(units, outcomes)]
+    return result
 
 
 def _write(result, folder):

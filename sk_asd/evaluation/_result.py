@@ -1,7 +1,7 @@
 """What an evaluation has found: tables, models, the report, the files of the challenge."""
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,11 @@ _BESIDE = ("submission-1", "baseline-AE", "baseline-MobileNetV2")
 _SECTIONS_2022 = {"00", "01", "02"}
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False)
 class Evaluation:
     """Result of :func:`evaluate`.
 
-    Attributes
+    Parameters
     ----------
     scores : DataFrame
         One row per system and test clip: ``path``, where the clips have one, ``data``,
@@ -65,9 +65,10 @@ class Evaluation:
     protocol: str
     settings: dict
     clips: pd.DataFrame
-    _rules: int | None = None
-    _fitted: list = ()  # units and their systems, None where that is in the folder
-    _folder: object = None
+    _rules: int | None = field(default=None, init=False)
+    # Units and their systems, None where that is in the folder.
+    _fitted: list = field(default_factory=list, init=False)
+    _folder: object = field(default=None, init=False)
 
     @property
     def systems(self):

@@ -275,7 +275,7 @@ def make_sc_wav2vec(
     --------
     >>> from sk_asd.systems import make_sc_wav2vec
     >>> make_sc_wav2vec("ToyCar")["detector"].detector
-    LOFDetector()
+    LOFDetector(threshold='gamma')
     """
     check_choice(machine, budget)
     if target is None:

@@ -115,7 +115,7 @@ def test_grid_search_over_a_detector(clips, n_jobs):
 def test_grid_search_over_an_embedder(clips):
     search = GridSearchCV(
         sc(),
-        {"embedder__pooling": ["mean", "std"], "embedder__module__width": [0.1, 0.2]},
+        {"embedder__layer": ["embedding", "penultimate"], "embedder__module__width": [0.1, 0.2]},
         scoring=dcase_scorer,
         cv=NormalTrainSplit(),
         n_jobs=2,

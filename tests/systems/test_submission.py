@@ -346,6 +346,6 @@ def test_scores_are_those_of_november_2026(tmp_path):
         torch.set_num_threads(n_threads)
     assert set(found) == set(before.index)
     for name, scores in found.items():
-        tolerance = 1e-9 if EXACT else ELSEWHERE.get(name, 0.01)
+        tolerance = 1e-9 if EXACT else ELSEWHERE.get(name, 0.05)
         atol = tolerance * np.abs(before[name]).max()
         np.testing.assert_allclose(scores, before[name], rtol=0, atol=atol, err_msg=name)

@@ -252,7 +252,7 @@ def test_machines_of_odd_names(tmp_path, rng, capsys, monkeypatch):
     assert main([*argv, "--out", str(out), "--quiet"]) == 0
     assert below(root) == before
     assert {path.name for path in tmp_path.iterdir()} == {"data", "run"}
-    models = {path.name for path in (out / "models").glob("*.skasd")}
+    models = {path.name for path in (out / "models" / "pooling").glob("*.skasd")}
     assert models == {f"{machine}.skasd" for machine in machines}
     report = (out / "report.html").read_text()
     assert machines[0] not in report

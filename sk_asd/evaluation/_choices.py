@@ -109,18 +109,16 @@ def _best(system, grid, train, seen, rules):
     def value_of(scores):
         return dcase_score(seen, scores, rules=rules)
 
-    def fixed():
-        return value_of(np.concatenate([scores_of(system, part) for part in chunks(seen)]))
-
     if is_rescaled(system):
         # Its detector is chosen by its own scores, which cost no look at the domains.
         inner, choices = _best(system.detector_, grid, train, seen, rules)
         if inner is system.detector_:
             return system, choices
         other = system.with_detector(inner)
-        scores = np.concatenate([scores_of(other, part) for part in chunks(seen)])
-        return (other, choices) if value_of(scores) > fixed() else (system, _as_it_is(system, grid))
-    best, found = fixed(), (system, _as_it_is(system, grid))
+        if value_of(_scores(other, seen)) > value_of(_scores(system, seen)):
+            return other, choices
+        return system, _as_it_is(system, grid)
+    best, found = value_of(_scores(system, seen)), (system, _as_it_is(system, grid))
     for make, choices, scores in _variants(system, grid, train, seen):
         value = value_of(scores)
         if value > best:
@@ -149,8 +147,11 @@ def _choose_in_ensemble(ensemble, grid, train, seen, rules):
         else np.asarray(weights, dtype=float)
     )
     metric = GridMetric(seen, rules=rules, column="total", max_fpr=0.1)
-    values = metric(_matrix(chosen, seen), normalized(settings))
-    fixed = metric(_matrix(ensemble, seen), ensemble.weights_[np.newaxis])[0]
+    matrix = _matrix(ensemble, seen)
+    fixed = metric(matrix, ensemble.weights_[np.newaxis])[0]
+    if members:
+        matrix = _matrix(chosen, seen)
+    values = metric(matrix, normalized(settings))
     best = int(np.argmax(values >= values.max() - 1e-12))
     if values[best] > fixed:
         ensemble = chosen.with_weights(settings[best])
@@ -165,6 +166,11 @@ def _choose_in_ensemble(ensemble, grid, train, seen, rules):
 def _of_member(grid, name):
     start = f"{name}__"
     return {key.removeprefix(start): grid[key] for key in grid if key.startswith(start)}
+
+
+def _scores(system, clips):
+    """Scores of clips whose features may not fit into memory at once."""
+    return np.concatenate([scores_of(system, part) for part in chunks(clips)])
 
 
 def _matrix(ensemble, clips):
@@ -244,8 +250,7 @@ def _of_grid(system, grid, train, seen):
     for params in settings:
         one = clone(system[-1] if behind else system).set_params(**clone(params, safe=False))
         one.fit(train)
-        parts = [seen] if behind else chunks(seen)
-        scores = np.concatenate([scores_of(one, part) for part in parts])
+        scores = scores_of(one, seen) if behind else _scores(one, seen)
         said = [(start + k if behind else k, _said(v)) for k, v in sorted(params.items())]
 
         def make(one=one):
